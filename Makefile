@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+# One environment in .venv, made again when pyproject.toml or constraints.txt change.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Where pip finds the CPU build of torch. For a GPU: make demo TORCH_INDEX=https://download.pytorch.org/whl/cu130
+# Left empty, torch comes from pip's usual index, which on Linux is the CUDA build.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# More for the tests, for example: make test PYTEST="-k exchange"
+PYTEST ?=
+
+SHELL := /bin/bash
+BIN := .venv/bin
+STAMP := .venv/.complete
+CODE := client server pasta_model simulation tests benchmarks
+
+say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test fmt clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(STAMP) ## create .venv with everything in it (about 2 GB)
+
+demo: $(STAMP) ## a federation on this machine, end to end: outputs/demo/report.html
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pasta-sim demo
+
+test: $(STAMP) ## every check, the slow ones too; stops at the first that fails
+	$(call say,ruff)
+	@$(BIN)/ruff check .
+	$(call say,format)
+	@$(BIN)/ruff format --check .
+	$(call say,import contracts)
+	@$(BIN)/lint-imports
+	$(call say,mypy)
+	@$(BIN)/mypy
+	$(call say,tests: fast)
+	@$(BIN)/pytest -q -m "not slow and not integration" $(PYTEST)
+	$(call say,tests: slow and integration)
+	@$(BIN)/pytest -q -m "slow or integration" --durations=10 $(PYTEST)
+	$(call say,all checks passed)
+
+fmt: $(STAMP) ## format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix --exit-zero .
+	@$(BIN)/ruff format .
+
+clean: ## remove .venv, caches and outputs
+	rm -rf .venv outputs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch first and alone, so that only torch is looked up in its own index, and no CUDA wheel is fetched.
+$(STAMP): pyproject.toml constraints.txt
+	$(call say,environment: .venv)
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || \
+		{ echo "Python 3.11 or 3.12 is needed; name it with: make PYTHON=/path/to/python3.11"; exit 2; }
+	@rm -f $@
+	@"$(PYTHON)" -m venv --clear .venv
+	@$(BIN)/python -m pip install -q --retries 1 --no-deps -c constraints.txt torch $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
+	@touch $@

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hospital site: its prepared store, its state on its own disk, and what it does when asked.
+
+What stays here and why: AdamW's moments (twice the model on the wire, and a per-weight record of local
+gradients) live in `state/` beside the store, one file a round, because in deployment every message
+is a new process. Raw weights are exchanged; the moving average of weights belongs to the server.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pasta_model.checkpoint import new_translator
+from pasta_model.config import Scalar, Settings
+from pasta_model.data.clinical import SCHEMES, Moments, Standardisation, clinical_table
+from pasta_model.data.slabs import SlabLoader
+from pasta_model.data.store import SiteStore
+from pasta_model.diffusion.cycle import Translator
+from pasta_model.errors import StoreError
+from pasta_model.exchange.contents import SiteReport, TrainReport, TrainTask
+from pasta_model.exchange.packing import Layout, pack, unpack
+from pasta_model.files import atomic_path
+from pasta_model.training import Place, make_optimizer, train_steps
+from pasta_model.validation import validation_mae
+
+KEPT_ROUNDS = 2  # a server that resumes repeats at most one round
+
+
+def local_sites(settings: Settings, node_config: Mapping[str, Scalar]) -> dict[str, Path]:
+    """The stores that this node serves, by site name.
+
+    A deployed node names its own store (`site-store` in its node configuration). In a simulation the
+    stores under `data.sites` are dealt out to the nodes, so any number of nodes serves all sites.
+
+    Raises
+    ------
+    StoreError
+        When there is no prepared site where it should be.
+    """
+    if "site-store" in node_config:
+        paths = [Path(str(node_config["site-store"]))]
+    else:
+        root = Path(settings.data.sites)
+        found = sorted(p.parent for p in root.glob("*/index.json"))
+        if not found:
+            raise StoreError(f"{root.resolve()}: no prepared site here; make them with 'pasta-sim cohort'")
+        number, total = int(node_config["partition-id"]), int(node_config["num-partitions"])
+        paths = found[number::total]
+    return {SiteStore(path).site: path for path in paths}
+
+
+class Site:
+    """One site at work.
+
+    Parameters
+    ----------
+    path
+        Its prepared store.
+    settings
+        Of the run.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.store = SiteStore(path)
+        self.settings = settings
+        self.scheme = SCHEMES[settings.data.clinical]
+        self._state = path / "state" / f"{settings.run.name}-{settings.digest()[:12]}"
+        if settings.data.spacing != self.store.template.head.spacing:
+            raise StoreError(
+                f"site {self.store.site} is prepared at {self.store.template.head.spacing} mm,"
+                f" wanted {settings.data.spacing} mm; prepare it again or set data.spacing"
+            )
+        if settings.training.threads:
+            torch.set_num_threads(settings.training.threads)
+
+    def report(self) -> SiteReport:
+        """What the site says of itself when it joins: counts and clinical sums, no rows."""
+        train = self.store.indices("train")
+        rows = [self.store.entries[i].clinical for i in train]
+        return SiteReport(
+            site=self.store.site,
+            train_subjects=self._subjects("train"),
+            valid_subjects=self._subjects("valid"),
+            moments=Moments.of(clinical_table(rows, self.scheme)),
+        )
+
+    def evaluate(self, task: TrainTask) -> TrainReport:
+        """Measure the received weights on the validation slabs."""
+        start = time.monotonic()
+        translator, _ = self._received(task)
+        mae = self._validate(translator, task)
+        return TrainReport(
+            self.store.site, task.round, self._subjects("valid"), 0.0, mae, time.monotonic() - start, {}
+        )
+
+    def train(self, task: TrainTask) -> TrainReport:
+        """Measure the received weights, train them on for the local steps, and send them back."""
+        start = time.monotonic()
+        translator, layout = self._received(task)
+        mae = self._validate(translator, task)
+        optimizer = make_optimizer(translator.network, self.settings.training)
+        self._restore(optimizer, task.round)
+        loss = train_steps(
+            translator,
+            self._loader("train", task.standardisation),
+            optimizer,
+            settings=self.settings,
+            place=Place(self.store.site, task.round),
+        )
+        self._keep(optimizer, task.round)
+        state = translator.network.state_dict()
+        assert Layout.of(state) == layout, "training never changes shapes"
+        return TrainReport(
+            site=self.store.site,
+            round=task.round,
+            subjects=self._subjects("train"),
+            train_loss=loss,
+            valid_mae=mae,
+            seconds=time.monotonic() - start,
+            weights=pack(state),
+        )
+
+    def _received(self, task: TrainTask) -> tuple[Translator, Layout]:
+        translator = new_translator(self.settings)
+        layout = Layout.of(translator.network.state_dict())
+        translator.network.load_state_dict(unpack(task.weights, layout))
+        return translator, layout
+
+    def _validate(self, translator: Translator, task: TrainTask) -> float:
+        split = "valid" if self.store.indices("valid") else "train"
+        loader = self._loader(split, task.standardisation)
+        return validation_mae(translator, loader, settings=self.settings)
+
+    def _loader(self, split: str, standardisation: Standardisation) -> SlabLoader:
+        return SlabLoader(
+            self.store,
+            split=split,
+            slab_slices=self.settings.network.slab_slices,
+            scheme=self.scheme,
+            standardisation=standardisation,
+        )
+
+    def _subjects(self, split: str) -> int:
+        return len({self.store.entries[i].subject for i in self.store.indices(split)})
+
+    def _state_file(self, round_number: int) -> Path:
+        return self._state / f"optimizer-{round_number:05d}.safetensors"
+
+    def _restore(self, optimizer: torch.optim.Optimizer, round_number: int) -> None:
+        """Load the moments that this site had after the round before, if it took part in it."""
+        path = self._state_file(round_number - 1)
+        if round_number == 0:
+            shutil.rmtree(self._state, ignore_errors=True)
+        elif path.is_file():
+            saved = load_file(path)
+            content = optimizer.state_dict()
+            content["state"] = _nested(saved)
+            optimizer.load_state_dict(content)
+
+    def _keep(self, optimizer: torch.optim.Optimizer, round_number: int) -> None:
+        flat = {
+            f"{index}.{name}": value.detach().cpu().contiguous()
+            for index, values in optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+        with atomic_path(self._state_file(round_number)) as temporary:
+            save_file(flat, temporary)
+        self._state_file(round_number - KEPT_ROUNDS).unlink(missing_ok=True)
+
+
+def _nested(flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in flat.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    return state

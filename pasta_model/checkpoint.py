@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model at rest: safetensors that explain themselves.
+
+The metadata hold the settings, the clinical standardisation, the round and the versions, so one file
+is enough to synthesise.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pasta_model.config import Scalar, Settings, settings_from_flat
+from pasta_model.data.clinical import SCHEMES, Standardisation
+from pasta_model.diffusion.cycle import Translator
+from pasta_model.diffusion.schedule import Schedule
+from pasta_model.errors import CheckpointError
+from pasta_model.files import atomic_path
+from pasta_model.network.dual_arm import DualArm
+from pasta_model.seeding import stream_seed
+
+FORMAT = "pasta-dual-arm-1"
+PACKAGES = ("torch", "monai", "numpy", "nibabel", "flwr")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights with all that is needed to use them."""
+
+    state: Mapping[str, Tensor]
+    settings: Settings
+    standardisation: Standardisation
+    round: int
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically."""
+    about = {
+        "settings": checkpoint.settings.flat(),
+        "standardisation": asdict(checkpoint.standardisation),
+        "round": checkpoint.round,
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.state.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": FORMAT, "about": json.dumps(about)})
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        When the file is missing, damaged, or not one of ours.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; train first, or check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format {metadata.get('format')!r}, wanted {FORMAT!r}")
+    about = json.loads(metadata["about"])
+    flat: dict[str, Scalar] = about["settings"]
+    standardisation = Standardisation(
+        tuple(about["standardisation"]["mean"]), tuple(about["standardisation"]["spread"])
+    )
+    return Checkpoint(state, settings_from_flat(flat), standardisation, int(about["round"]))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, for provenance."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def new_network(settings: Settings) -> DualArm:
+    """Return a freshly initialised network; the same settings give the same weights."""
+    clinical_values = SCHEMES[settings.data.clinical].length
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(settings.run.seed, "initial weights"))
+        network = DualArm(settings.network, clinical_values=clinical_values)
+    layout = torch.channels_last if settings.training.channels_last else torch.contiguous_format
+    return network.to(settings.training.device, memory_format=layout)
+
+
+def new_translator(settings: Settings, state: Mapping[str, Tensor] | None = None) -> Translator:
+    """Return network and schedule as configured, with the weights of `state` if given.
+
+    Raises
+    ------
+    CheckpointError
+        When the weights do not fit the network of the settings.
+    """
+    network = new_network(settings)
+    if state is not None:
+        try:
+            network.load_state_dict(dict(state))
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the weights do not fit network.size {settings.network.size!r}: {error}"
+            ) from error
+    return Translator(network, Schedule(settings.diffusion), getattr(torch, settings.training.dtype))

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manifest: a table of subjects, sessions, files and clinical values, in the spirit of BIDS.
+
+Tab separated (`.tsv`) or comma separated (`.csv`), `n/a` or empty where a value is missing, paths
+relative to the table. All bad rows are reported at once.
+"""
+
+import csv
+import difflib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pasta_model.errors import ManifestError, Problems
+from pasta_model.files import write_text
+
+DIAGNOSES = ("CN", "MCI", "Dementia")
+SPLITS = ("train", "valid", "test")
+REQUIRED = ("participant_id", "session_id", "site", "diagnosis", "mri", "pet")
+CLINICAL = {  # column: lowest and highest possible value
+    "age": (18.0, 120.0),
+    "sex": (0.0, 1.0),
+    "education": (0.0, 40.0),
+    "mmse": (0.0, 30.0),
+    "adas13": (0.0, 85.0),
+    "apoe4": (0.0, 2.0),
+}
+SEXES = {"M": 0.0, "Male": 0.0, "F": 1.0, "Female": 1.0}
+KNOWN = (*REQUIRED, *CLINICAL, "split")
+MISSING = ("", "n/a")
+
+
+@dataclass(frozen=True)
+class Session:
+    """One visit of one subject: a pair of scans and what is known of the person then."""
+
+    subject: str
+    session: str
+    site: str
+    diagnosis: str
+    mri: Path
+    pet: Path
+    clinical: Mapping[str, float | None] = field(default_factory=dict)
+    split: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Subject and session, as in BIDS file names."""
+        return f"{self.subject}_{self.session}"
+
+
+def read_manifest(path: Path, *, needs_pet: bool = True) -> tuple[Session, ...]:
+    """Read and check a manifest.
+
+    Parameters
+    ----------
+    needs_pet
+        False for synthesis, where a session may come without a PET.
+
+    Raises
+    ------
+    ManifestError
+        With a line for every problem of the table: unknown or missing columns, missing files,
+        impossible values, duplicate sessions, an empty table.
+    """
+    problems = Problems(f"{path}: the manifest cannot be used")
+    header, rows = _read_table(path)
+    _check_header(header, problems)
+    problems.raise_if_any(ManifestError)
+    if not rows:
+        problems.add("found no subject; wanted at least one row below the header")
+    sessions = []
+    for number, row in enumerate(rows, start=2):
+        where = f"line {number} ({row.get('participant_id') or 'no participant_id'})"
+        sessions.append(_session(row, path.parent, where, problems, needs_pet=needs_pet))
+    for name, count in Counter(s.name for s in sessions).items():
+        if count > 1:
+            problems.add(f"{name}: found in {count} rows, wanted one row a session")
+    problems.raise_if_any(ManifestError)
+    return tuple(sessions)
+
+
+def _read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: not UTF-8 text; export the table again as UTF-8") from error
+    reader = csv.DictReader(
+        text.splitlines(), delimiter="," if path.suffix == ".csv" else "\t", restkey="", restval=""
+    )
+    rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
+    return [name.strip() for name in reader.fieldnames or []], rows
+
+
+def _check_header(header: Sequence[str], problems: Problems) -> None:
+    for name in REQUIRED:
+        if name not in header:
+            problems.add(f"column {name!r} is missing; wanted {', '.join(REQUIRED)}")
+    for name, count in Counter(header).items():
+        if count > 1:
+            problems.add(f"column {name!r}: found {count} times, wanted once")
+        if name not in KNOWN:
+            close = difflib.get_close_matches(name, KNOWN, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(KNOWN)}"
+            problems.add(f"column {name!r} is unknown; {hint} Remove or rename it")
+
+
+def _session(
+    row: Mapping[str, str], root: Path, where: str, problems: Problems, *, needs_pet: bool
+) -> Session:
+    for name in ("participant_id", "session_id", "site"):
+        if row[name] in MISSING:
+            problems.add(f"{where}: {name} is missing")
+    if row["diagnosis"] not in DIAGNOSES:
+        problems.add(f"{where}: diagnosis {row['diagnosis']!r}, wanted one of {', '.join(DIAGNOSES)}")
+    split = row.get("split") or None
+    if split not in (None, *SPLITS):
+        problems.add(f"{where}: split {split!r}, wanted one of {', '.join(SPLITS)}")
+    return Session(
+        subject=row["participant_id"],
+        session=row["session_id"],
+        site=row["site"],
+        diagnosis=row["diagnosis"],
+        mri=_file(row["mri"], "MRI", root, where, problems, needed=True),
+        pet=_file(row["pet"], "PET", root, where, problems, needed=needs_pet),
+        clinical={name: _value(name, row.get(name, ""), where, problems) for name in CLINICAL},
+        split=split,
+    )
+
+
+def _file(cell: str, kind: str, root: Path, where: str, problems: Problems, *, needed: bool) -> Path:
+    if cell in MISSING:
+        if needed:
+            problems.add(f"{where}: no {kind}; give its path or leave the session out")
+        return Path()
+    path = root / cell
+    if not path.is_file():
+        problems.add(f"{where}: {kind} {path} does not exist; check the path")
+    return path
+
+
+def _value(name: str, cell: str, where: str, problems: Problems) -> float | None:
+    if cell in MISSING:
+        return None
+    low, high = CLINICAL[name]
+    if name == "sex" and cell in SEXES:
+        return SEXES[cell]
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high or name == "sex":
+        wanted = "F or M" if name == "sex" else f"a number from {low:g} to {high:g}"
+        problems.add(f"{where}: {name} {cell!r}, wanted {wanted} or n/a")
+        return None
+    return value
+
+
+def write_splits(path: Path, splits: Mapping[str, str]) -> None:
+    """Write subject -> split as a table, atomically."""
+    lines = ["participant_id\tsplit", *(f"{s}\t{splits[s]}" for s in sorted(splits))]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_splits(path: Path) -> dict[str, str]:
+    """Read subject -> split; a subject with two splits is refused.
+
+    Raises
+    ------
+    ManifestError
+        With a line for every bad row.
+    """
+    header, rows = _read_table(path)
+    problems = Problems(f"{path}: the splits cannot be used")
+    if header != ["participant_id", "split"]:
+        problems.add(f"found columns {header}, wanted participant_id and split")
+        problems.raise_if_any(ManifestError)
+    splits: dict[str, str] = {}
+    for row in rows:
+        subject, split = row["participant_id"], row["split"]
+        if split not in SPLITS:
+            problems.add(f"{subject}: split {split!r}, wanted one of {', '.join(SPLITS)}")
+        if splits.setdefault(subject, split) != split:
+            problems.add(f"{subject}: in two splits, {splits[subject]} and {split}; choose one")
+    problems.raise_if_any(ManifestError)
+    return splits

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which slabs of which subjects make a batch.
+
+Subjects are drawn without replacement until all have been seen, then reshuffled; the place of a slab
+is uniform over the volume.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pasta_model.data.clinical import ClinicalScheme, Standardisation
+from pasta_model.data.metaroi import metaroi_map
+from pasta_model.data.store import SiteStore
+from pasta_model.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Slabs of B sessions.
+
+    Attributes
+    ----------
+    mri, pet
+        (B, S, H, W) in [-1, 1].
+    metaroi
+        (B, S, H, W) in [0, 1].
+    clinical
+        (B, K), or None where the model takes no clinical data.
+    """
+
+    mri: Tensor
+    pet: Tensor
+    metaroi: Tensor
+    clinical: Tensor | None
+
+    def to(self, device: str, *, channels_last: bool) -> Self:
+        """Move to a device and memory layout."""
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        moved = [t.to(device, memory_format=layout) for t in (self.mri, self.pet, self.metaroi)]
+        clinical = None if self.clinical is None else self.clinical.to(device)
+        return type(self)(moved[0], moved[1], moved[2], clinical)
+
+
+class SlabLoader:
+    """Makes batches from one split of a store."""
+
+    def __init__(
+        self,
+        store: SiteStore,
+        *,
+        split: str,
+        slab_slices: int,
+        scheme: ClinicalScheme,
+        standardisation: Standardisation,
+    ) -> None:
+        self.store = store
+        self.slab_slices = slab_slices
+        self.indices = store.indices(split)
+        if not self.indices:
+            raise StoreError(f"site {store.site} has no session in split {split!r}; wanted at least one")
+        if store.slices < slab_slices:
+            raise StoreError(f"volumes of {store.slices} slices are thinner than a slab of {slab_slices}")
+        metaroi = metaroi_map(store.template.crop)
+        self._metaroi = np.ascontiguousarray(np.moveaxis(metaroi, 2, 0))  # (D, H, W)
+        self._clinical = {
+            i: standardisation.vector(store.entries[i].clinical, scheme) for i in self.indices
+        }
+        self._has_clinical = scheme.length > 0
+
+    def at(self, places: Sequence[tuple[int, int]]) -> Batch:
+        """Return the batch of these (session, first slice) places."""
+        pairs = [self.store.slab(index, start, self.slab_slices) for index, start in places]
+        metaroi = [self._metaroi[start : start + self.slab_slices] for _, start in places]
+        clinical = torch.from_numpy(np.stack([self._clinical[index] for index, _ in places]))
+        return Batch(
+            _stack([mri for mri, _ in pairs]),
+            _stack([pet for _, pet in pairs]),
+            _stack(metaroi),
+            clinical if self._has_clinical else None,
+        )
+
+    def batches(self, batch_size: int, *, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield batches without end."""
+        queue: list[int] = []
+        while True:
+            while len(queue) < batch_size:
+                queue += rng.permutation(self.indices).tolist()
+            chosen, queue = queue[:batch_size], queue[batch_size:]
+            starts = rng.integers(0, self.store.slices - self.slab_slices + 1, size=batch_size)
+            yield self.at(list(zip(chosen, starts.tolist(), strict=True)))
+
+
+def _stack(arrays: Sequence[NDArray[np.float32]]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))

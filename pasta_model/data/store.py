@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A prepared site on disk: reads a random slab without loading the volume.
+
+A store is a directory with `index.json` (who, which split, clinical values, scales) and two arrays,
+`mri.npy` and `pet.npy`: (N sessions, D slices, H, W) float16 in network units, memory-mapped. A slab is
+one contiguous read.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pasta_model.data.grid import Template, template, template_of
+from pasta_model.data.manifest import Session
+from pasta_model.data.scaling import PET_SCALE, Scale, mri_scale
+from pasta_model.data.volume import read_volume
+from pasta_model.errors import Problems, StoreError, VolumeError
+from pasta_model.files import atomic_directory, write_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stored session.
+
+    Attributes
+    ----------
+    mri_full
+        MRI units that land on +1 (see `data.scaling`).
+    """
+
+    subject: str
+    session: str
+    diagnosis: str
+    split: str
+    clinical: dict[str, float | None]
+    mri_full: float
+    mri: str
+    pet: str
+
+
+class SiteStore:
+    """An open store; cheap to open, reads only what is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        index = _read_index(path)
+        self.site: str = index["site"]
+        self.template: Template = template(index["spacing"])
+        self.entries = tuple(Entry(**entry) for entry in index["entries"])
+        try:
+            self._mri = np.load(path / "mri.npy", mmap_mode="r", allow_pickle=False)
+            self._pet = np.load(path / "pet.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: the arrays cannot be read ({error}); prepare the site again") from error
+        wanted = (len(self.entries), *_network_shape(self.template))
+        if self._mri.shape != wanted or self._pet.shape != wanted:
+            raise StoreError(f"{path}: found arrays {self._mri.shape}, wanted {wanted}; prepare the site again")
+
+    @property
+    def slices(self) -> int:
+        """Axial slices of a volume, D."""
+        return int(self._mri.shape[1])
+
+    def indices(self, split: str) -> list[int]:
+        """Positions of the sessions of a split."""
+        return [i for i, entry in enumerate(self.entries) if entry.split == split]
+
+    def slab(self, index: int, start: int, length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """MRI and PET of `length` slices from `start`, each (length, H, W) float32 in [-1, 1]."""
+        part = slice(start, start + length)
+        return self._mri[index, part].astype(np.float32), self._pet[index, part].astype(np.float32)
+
+
+def prepare_store(
+    path: Path,
+    sessions: Sequence[Session],
+    *,
+    spacing: float,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> SiteStore:
+    """Read every scan of a site once and write its store, whole or not at all.
+
+    Raises
+    ------
+    StoreError
+        When there is no session, or a session has no split.
+    VolumeError
+        With a line for every scan that cannot be used.
+    """
+    grid = template(spacing)
+    if not sessions:
+        raise StoreError(f"{path}: the site has no session; wanted at least one")
+    if any(s.split is None for s in sessions):
+        raise StoreError(f"{path}: sessions without a split; make splits first")
+    sites = sorted({s.site for s in sessions})
+    if len(sites) > 1:
+        raise StoreError(f"{path}: sessions of sites {', '.join(sites)}; wanted one site a store")
+    problems = Problems(f"site {sites[0]}: scans that cannot be used")
+    shape = (len(sessions), *_network_shape(grid))
+    with atomic_directory(path) as work:
+        mri, pet = (
+            np.lib.format.open_memmap(work / name, mode="w+", dtype=np.float16, shape=shape)
+            for name in ("mri.npy", "pet.npy")
+        )
+        entries = []
+        for i, session in enumerate(sessions):
+            try:
+                mri[i], pet[i], scale = _load_pair(session, grid)
+                entries.append(asdict(_entry(session, scale)))
+            except VolumeError as error:
+                problems.add(f"{session.name}: {error}")
+            progress(i + 1, len(sessions))
+        problems.raise_if_any(VolumeError)
+        mri.flush()
+        pet.flush()
+        index = {"format": FORMAT, "site": sites[0], "spacing": spacing, "entries": entries}
+        write_json(work / "index.json", index)
+    return SiteStore(path)
+
+
+def _load_pair(
+    session: Session, grid: Template
+) -> tuple[NDArray[np.float32], NDArray[np.float32], Scale]:
+    mri, pet = read_volume(session.mri), read_volume(session.pet, unit="SUVR")
+    if mri.data.shape != pet.data.shape or not np.allclose(mri.affine, pet.affine, atol=1e-3):
+        raise VolumeError(
+            f"MRI {mri.data.shape} and PET {pet.data.shape} lie on different grids;"
+            " wanted both on the template's grid: register and resample them first"
+        )
+    found = template_of(mri.data.shape, mri.affine)
+    if found != grid:
+        raise VolumeError(f"found {found.name}, wanted {grid.name}; resample, or set data.spacing")
+    if not pet.data.any():
+        raise VolumeError("the PET is empty (all zero); leave the session out")
+    scale = mri_scale(mri.data)
+    return (
+        grid.to_network(scale.to_network(mri.data)),
+        grid.to_network(PET_SCALE.to_network(pet.data)),
+        scale,
+    )
+
+
+def _entry(session: Session, scale: Scale) -> Entry:
+    return Entry(
+        subject=session.subject,
+        session=session.session,
+        diagnosis=session.diagnosis,
+        split=str(session.split),
+        clinical=dict(session.clinical),
+        mri_full=scale.full,
+        mri=str(session.mri.resolve()),
+        pet=str(session.pet.resolve()),
+    )
+
+
+def _network_shape(grid: Template) -> tuple[int, int, int]:
+    x, y, z = grid.size
+    return z, x, y
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    try:
+        index: dict[str, Any] = json.loads((path / "index.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"{path}: no prepared site here; make one with 'pasta store'") from error
+    except ValueError as error:
+        raise StoreError(f"{path}: index.json is damaged; prepare the site again") from error
+    if index.get("format") != FORMAT:
+        raise StoreError(f"{path}: format {index.get('format')}, wanted {FORMAT}; prepare the site again")
+    return index

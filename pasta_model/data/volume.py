@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A volume: array, affine and unit together; the two doors to NIfTI files."""
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+
+from pasta_model.errors import VolumeError
+from pasta_model.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A scan in memory.
+
+    Attributes
+    ----------
+    data
+        (x, y, z) float32, in `unit`, RAS+ orientation.
+    affine
+        (4, 4) voxel index to mm.
+    unit
+        "SUVR" for a PET, "arbitrary" for an MRI.
+    """
+
+    data: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    unit: str = "arbitrary"
+
+
+def read_volume(path: Path, *, unit: str = "arbitrary") -> Volume:
+    """Read a three-dimensional NIfTI file whole and bring it to RAS+.
+
+    Raises
+    ------
+    VolumeError
+        When the file is missing, truncated, not NIfTI, not 3D, or holds NaN or infinity.
+    """
+    if not path.is_file():
+        raise VolumeError(f"{path}: no such file; check the path in the manifest")
+    try:
+        image = nib.as_closest_canonical(nib.load(path))
+        data = np.asarray(image.dataobj, dtype=np.float32)
+    except (ImageFileError, EOFError, OSError, ValueError, zlib.error, gzip.BadGzipFile) as error:
+        raise VolumeError(
+            f"{path}: not a readable NIfTI ({type(error).__name__}: {error});"
+            " the file may be truncated: copy or export it again"
+        ) from error
+    if data.ndim != 3:
+        raise VolumeError(f"{path}: found {data.ndim} dimensions {data.shape}, wanted 3")
+    bad = int(data.size - np.isfinite(data).sum())
+    if bad:
+        raise VolumeError(f"{path}: {bad} of {data.size} voxels are NaN or infinite; wanted none")
+    return Volume(data, np.asarray(image.affine, dtype=np.float64), unit)
+
+
+def write_volume(path: Path, volume: Volume, *, description: str = "") -> None:
+    """Write a volume as float32 NIfTI, atomically, with the same sform and qform.
+
+    Parameters
+    ----------
+    description
+        Free text for the header, at most 79 bytes; longer text is refused.
+    """
+    encoded = description.encode()
+    if len(encoded) > 79:
+        raise VolumeError(f"a NIfTI description holds 79 bytes, found {len(encoded)}: shorten it")
+    image = nib.Nifti1Image(np.asarray(volume.data, dtype=np.float32), volume.affine)
+    image.set_sform(volume.affine, code="mni")
+    image.set_qform(volume.affine, code="mni")
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = encoded
+    with atomic_path(path) as temporary:
+        # A gzip header holds the time of writing; without it the same seed gives the same bytes.
+        payload = image.to_bytes()
+        if path.name.endswith(".gz"):
+            payload = gzip.compress(payload, compresslevel=6, mtime=0)
+        temporary.write_bytes(payload)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The noise schedule, q(x_t | x_0), and the one table of timesteps for training and sampling."""
+
+import math
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pasta_model.config import DiffusionSettings
+
+
+def cosine_alphas_cumprod(num_train_timesteps: int) -> NDArray[np.float64]:
+    """Cumulative signal fraction of the cosine schedule, (T,) (improved DDPM 2102.09672, eq. 17).
+
+    Betas are capped at 0.999, and the products taken again, as in that paper.
+    """
+    steps = np.arange(num_train_timesteps + 1, dtype=np.float64) / num_train_timesteps
+    curve = np.cos((steps + 0.008) / 1.008 * math.pi / 2) ** 2
+    betas = np.clip(1 - curve[1:] / curve[:-1], 0, 0.999)
+    return np.cumprod(1 - betas)
+
+
+class Schedule:
+    """Signal and noise by timestep, shared by the loss and the samplers.
+
+    Parameters
+    ----------
+    settings
+        `num_train_timesteps` T and `timestep_stride`: the network is only ever shown the timesteps
+        of `self.timesteps` (0, stride, 2 stride, ...), in training and in sampling alike.
+    """
+
+    def __init__(self, settings: DiffusionSettings) -> None:
+        self.settings = settings
+        self.timesteps = np.arange(0, settings.num_train_timesteps, settings.timestep_stride)
+
+    @cached_property
+    def alphas_cumprod(self) -> NDArray[np.float64]:
+        """Cumulative signal fraction of every timestep, (T,)."""
+        return cosine_alphas_cumprod(self.settings.num_train_timesteps)
+
+    def sample_timesteps(self, batch: int, *, generator: torch.Generator) -> Tensor:
+        """Draw timesteps uniformly from the table, (B,) int64, on the generator's device."""
+        device = generator.device
+        index = torch.randint(len(self.timesteps), (batch,), generator=generator, device=device)
+        return torch.as_tensor(self.timesteps, device=device)[index]
+
+    def signal_and_noise(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sqrt(a_t) and sqrt(1 - a_t), each (B, 1, 1, 1) float32."""
+        a = torch.as_tensor(self.alphas_cumprod, device=timesteps.device)[timesteps]
+        shape = (-1, 1, 1, 1)
+        return a.sqrt().float().reshape(shape), (1 - a).sqrt().float().reshape(shape)
+
+    def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """q(x_t | x_0): sqrt(a_t) x_0 + sqrt(1 - a_t) noise (DDPM eq. 4)."""
+        signal, sigma = self.signal_and_noise(timesteps)
+        return signal * x0 + sigma * noise
+
+    def sampling_timesteps(self, steps: int) -> NDArray[np.int64]:
+        """Return `steps` trained timesteps from noise to image, evenly spread, the last being 0."""
+        index = np.linspace(len(self.timesteps) - 1, 0, steps).round().astype(np.int64)
+        return np.asarray(self.timesteps[index], dtype=np.int64)

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The charts of a report: curves by round, MetaROI scatter, bars by site. Each returns a PNG."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from pasta_model.evaluation import ALL_SITES, MEAN_OF_SITES, METRICS, Metric, SiteRow, SubjectScore
+from pasta_model.report.style import (
+    DIAGNOSES,
+    INK,
+    colour,
+    figure_style,
+    label_axes,
+    method_colour,
+    to_png,
+)
+
+GLOBAL = "global"
+_CURVES = (("loss", "Training loss", "loss"), ("valid_mae", "Validation MAE", "MAE (SUVR)"))
+
+
+def curves(history: Sequence[Mapping[str, Any]]) -> bytes:
+    """Training loss and validation MAE by round: a thin line a site, a thick one for all.
+
+    Parameters
+    ----------
+    history
+        One mapping a round: "round", "loss" and "valid_mae" by site, each of them optional.
+        A site named "global" is the thick line; without one it is the mean of the sites.
+    """
+    with figure_style():
+        figure = Figure(figsize=(10.2, 3.9), layout="constrained")
+        frames = figure.subplots(1, 2)
+        for axes, (key, title, unit) in zip(frames, _CURVES, strict=True):
+            label_axes(axes, title=title, x="round", y=unit)
+            _lines(axes, history, key)
+        handles, labels = frames[0].get_legend_handles_labels()
+        if not handles:
+            handles, labels = frames[1].get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
+        return to_png(figure)
+
+
+def metaroi_scatter(scores: Sequence[SubjectScore], *, method: str) -> bytes:
+    """MetaROI SUVR of the real PET against the synthetic one: a point a session, by diagnosis."""
+    chosen = [s for s in scores if s.method == method]
+    real = np.array([s.metaroi_real for s in chosen])
+    synthetic = np.array([s.metaroi_synthetic for s in chosen])
+    with figure_style():
+        figure = Figure(figsize=(5.9, 5.4), layout="constrained")
+        axes = figure.add_subplot()
+        label_axes(axes, title=f"MetaROI: {method}", x="real PET (SUVR)", y="synthetic PET (SUVR)")
+        for index, diagnosis in enumerate(_diagnoses(chosen)):
+            shade, marker = DIAGNOSES.get(diagnosis, (colour(index + 2), "D"))
+            here = np.array([s.diagnosis == diagnosis for s in chosen])
+            axes.scatter(
+                real[here], synthetic[here], s=42, color=shade, marker=marker, alpha=0.85,
+                edgecolors="white", linewidths=0.6, label=f"{diagnosis} (n = {here.sum()})",
+            )  # fmt: skip
+        if chosen:
+            _identity(axes, np.concatenate([real, synthetic]))
+            axes.legend(title=_agreement(real, synthetic), loc="upper left", alignment="left")
+        return to_png(figure)
+
+
+def metric_bars(rows: Sequence[SiteRow]) -> bytes:
+    """Means by site: a chart a metric, a group of bars a site, a bar a method."""
+    kept = [row for row in rows if row.site != MEAN_OF_SITES]
+    methods = list(dict.fromkeys(row.method for row in kept))
+    with figure_style():
+        figure = Figure(figsize=(10.2, 6.4), layout=ConstrainedLayoutEngine(h_pad=0.1))
+        frames = figure.subplots(2, 2).ravel()
+        for axes, metric in zip(frames, METRICS, strict=True):
+            _bars(axes, metric, kept, methods)
+        handles, labels = frames[0].get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        return to_png(figure)
+
+
+def _lines(axes: Axes, history: Sequence[Mapping[str, Any]], key: str) -> None:
+    rounds = [int(entry.get("round", number)) for number, entry in enumerate(history, start=1)]
+    by_round = [dict(entry.get(key) or {}) for entry in history]
+    names = list(dict.fromkeys(name for entry in by_round for name in entry))
+    sites = sorted(name for name in names if name != GLOBAL)
+    if not names:
+        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#7b8794")
+        return
+    values = np.array([[entry.get(site, np.nan) for site in sites] for entry in by_round], dtype=float)
+    for index, site in enumerate(sites):
+        axes.plot(
+            rounds, values[:, index], color=colour(index), linewidth=1.4, marker="o", markersize=3, label=site
+        )
+    thick = [entry.get(GLOBAL, _mean(row)) for entry, row in zip(by_round, values, strict=True)]
+    label = GLOBAL if GLOBAL in names else "mean of the sites"
+    axes.plot(rounds, thick, color=INK, linewidth=2.6, label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")
+
+
+def _diagnoses(scores: Sequence[SubjectScore]) -> list[str]:
+    found = {s.diagnosis for s in scores}
+    return [d for d in DIAGNOSES if d in found] + sorted(found - set(DIAGNOSES))
+
+
+def _identity(axes: Axes, values: NDArray[np.float64]) -> None:
+    margin = max(0.04 * float(np.ptp(values)), 0.01)
+    ends = (float(values.min()) - margin, float(values.max()) + margin)
+    axes.plot(ends, ends, color="#7b8794", linestyle="--", linewidth=1.2, zorder=0, label="identity")
+    axes.set(xlim=ends, ylim=ends, aspect="equal")
+
+
+def _agreement(real: NDArray[np.float64], synthetic: NDArray[np.float64]) -> str:
+    spread = real.size > 2 and bool(np.ptp(real) > 0 and np.ptp(synthetic) > 0)
+    r = f"{np.corrcoef(real, synthetic)[0, 1]:.2f}" if spread else "not defined"
+    error = float(np.mean(np.abs(synthetic - real)))
+    bias = float(np.mean(synthetic - real))
+    return f"r = {r}\nMAE = {error:.3f} SUVR\nbias = {bias:+.3f} SUVR"
+
+
+def _bars(axes: Axes, metric: Metric, rows: Sequence[SiteRow], methods: Sequence[str]) -> None:
+    sites = list(dict.fromkeys(row.site for row in rows))
+    width = 0.8 / max(len(methods), 1)
+    for index, method in enumerate(methods):
+        shown = [row for row in rows if row.method == method and np.isfinite(metric.of(row))]
+        cells = [(sites.index(row.site), metric.of(row)) for row in shown]
+        places = [site + (index - (len(methods) - 1) / 2) * width for site, _ in cells]
+        axes.bar(
+            places, [value for _, value in cells], width=0.92 * width,
+            color=method_colour(method, methods), label=method,
+        )  # fmt: skip
+    direction = "higher" if metric.higher_is_better else "lower"
+    axes.set_title(f"{metric.heading}: {direction} is better")
+    axes.set_xticks(range(len(sites)), sites)
+    axes.grid(visible=False, axis="x")
+    if ALL_SITES in sites and len(sites) > 1:
+        axes.axvline(sites.index(ALL_SITES) - 0.5, color="#cbd2d9", linewidth=1)
+    _zoom(axes, [metric.of(row) for row in rows], metric)
+
+
+def _zoom(axes: Axes, values: Sequence[float], metric: Metric) -> None:
+    """Start the axis below the smallest value where bars from 0 would all look the same."""
+    finite = [value for value in values if np.isfinite(value)]
+    if metric.higher_is_better and finite and min(finite) > 0:
+        axes.set_ylim(bottom=min(finite) - 0.75 * (max(finite) - min(finite)) - 0.02 * min(finite))
+        axes.set_ylabel("axis does not start at 0", fontsize=8, color="#7b8794")

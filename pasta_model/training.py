@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training at one site: a loop that fits a screen.
+
+Everything random follows from (seed, site, round); the learning rate follows from the global step, so
+a resumed run has lost nothing.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pasta_model.config import Settings, TrainingSettings
+from pasta_model.data.slabs import SlabLoader
+from pasta_model.diffusion.cycle import Translator, step_loss
+from pasta_model.errors import TrainingError
+from pasta_model.seeding import numpy_generator, torch_generator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the federation a piece of training happens."""
+
+    site: str
+    round: int
+
+
+def learning_rate(step: int, *, total_steps: int, settings: TrainingSettings) -> float:
+    """Linear warm-up, then half a cosine down to a twentieth, by the global step."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    progress = (step - settings.warmup_steps) / max(1, total_steps - settings.warmup_steps)
+    return settings.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
+    """AdamW over both arms; weight decay spares biases and normalisation affines."""
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+
+
+def train_steps(
+    translator: Translator,
+    loader: SlabLoader,
+    optimizer: torch.optim.Optimizer,
+    *,
+    settings: Settings,
+    place: Place,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> float:
+    """Train `training.local_steps` optimizer steps and return the mean loss.
+
+    Raises
+    ------
+    TrainingError
+        When a loss is not finite; the weights are those before the bad step.
+    """
+    t = settings.training
+    seed = settings.run.seed
+    generator = torch_generator(seed, "train", place.site, place.round, device=t.device)
+    batches = loader.batches(t.batch_size, rng=numpy_generator(seed, "slabs", place.site, place.round))
+    translator.network.train()
+    total = 0.0
+    for local in range(t.local_steps):
+        step = place.round * t.local_steps + local
+        optimizer.zero_grad(set_to_none=True)
+        step_total = 0.0
+        for _ in range(t.accumulation):
+            batch = next(batches).to(t.device, channels_last=t.channels_last)
+            loss = step_loss(translator, batch, settings=settings.loss, generator=generator)
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"loss is {loss.item()} at site {place.site}, round {place.round}, step {step};"
+                    " lower training.learning-rate or check the site's scans"
+                )
+            (loss / t.accumulation).backward()
+            step_total += loss.item() / t.accumulation
+        nn.utils.clip_grad_norm_(translator.network.parameters(), t.max_grad_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, total_steps=settings.total_steps, settings=t)
+        optimizer.step()
+        total += step_total
+        on_step(step, step_total)
+    return total / t.local_steps

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures are PNGs, the same for the same input, and bear odd input."""
+
+from io import BytesIO
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from pasta_model.data.grid import template
+from pasta_model.errors import VolumeError
+from pasta_model.evaluation import SubjectScore, summarise
+from pasta_model.report.charts import curves, metaroi_scatter, metric_bars
+from pasta_model.report.panels import CUTS, _slice, subject_panel
+
+GRID = template(3.0).head
+SCORES = [
+    SubjectScore(f"s{i}", "bl", "AB"[i % 2], dx, "federated", 0.1, 20.0, 0.9, 0.1, 1.0 + i / 10, 1.1)
+    for i, dx in enumerate(("CN", "MCI", "Dementia", "$other$"))
+]
+
+
+def _pixels(png: bytes) -> np.ndarray:
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    return imread(BytesIO(png), format="png")
+
+
+@pytest.fixture
+def volumes() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.random(GRID.shape).astype(np.float32) for _ in range(3)]
+
+
+def test_subject_panel_is_the_same_for_the_same_subject(volumes: list[np.ndarray]) -> None:
+    first, second = (subject_panel(*volumes, grid=GRID, title="sub $1$") for _ in range(2))
+    assert first == second
+    assert min(_pixels(first).shape[:2]) > 900
+
+
+def test_subject_panel_refuses_another_shape(volumes: list[np.ndarray]) -> None:
+    with pytest.raises(VolumeError, match="a picture needs volumes"):
+        subject_panel(volumes[0][:-1], *volumes[1:], grid=GRID, title="")
+
+
+def test_subject_panel_of_an_empty_mri(volumes: list[np.ndarray]) -> None:
+    assert subject_panel(np.zeros(GRID.shape), *volumes[1:], grid=GRID, title="")
+
+
+def test_left_is_left_and_up_is_up() -> None:
+    """The right hemisphere, the front and the top of the head are where the letters say."""
+    x, y, z = np.moveaxis(GRID.coordinates(), -1, 0)
+    axial, coronal, sagittal = CUTS
+    assert _slice(x, axial, GRID)[0, -1] > 0 > _slice(x, axial, GRID)[0, 0]
+    assert _slice(y, axial, GRID)[-1, 0] > 0 > _slice(y, axial, GRID)[0, 0]
+    assert _slice(x, coronal, GRID)[0, -1] > 0
+    assert _slice(z, coronal, GRID)[-1, 0] > 0
+    assert _slice(y, sagittal, GRID)[0, -1] > 0
+    for cut, coordinate in zip(CUTS, (z, y, x), strict=True):
+        assert abs(_slice(coordinate, cut, GRID) - cut.position).max() <= GRID.spacing / 2
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [],
+        [{"round": 1}],
+        [{"round": 1, "loss": {"A": 1.0}}, {"round": 2, "loss": {"A": 0.5, "B": float("nan")}}],
+        [{"round": 1, "loss": None, "valid_mae": {"A": 0.2, "global": 0.3}, "seconds": 2.0}],
+        [{"valid_mae": {f"site {i}": 0.1 * i for i in range(12)}}],
+    ],
+)
+def test_curves_bear_missing_keys(history: list[dict[str, object]]) -> None:
+    _pixels(curves(history))
+
+
+@pytest.mark.parametrize("count", range(5))
+def test_scatter_of_few_subjects(count: int) -> None:
+    _pixels(metaroi_scatter(SCORES[:count], method="federated"))
+
+
+@pytest.mark.parametrize("scores", [[], SCORES, [*SCORES, SubjectScore(
+    "s9", "bl", "A", "CN", "mean PET", 0.0, float("inf"), 1.0, 0.0, 1.0, 1.0)]])  # fmt: skip
+def test_bars_of_any_table(scores: list[SubjectScore]) -> None:
+    _pixels(metric_bars(summarise(scores)))
+
+
+def test_settings_of_matplotlib_are_left_alone() -> None:
+    before = dict(mpl.rcParams)
+    metric_bars(summarise(SCORES))
+    assert dict(mpl.rcParams) == before
