@@ -68,7 +68,7 @@ class NetworkSettings(Section):
     @property
     def base_width(self) -> int:
         """Channels at full resolution."""
-        return {"tiny": 32, "small": 32, "base": 64}[self.size]
+        return {"tiny": 48, "small": 32, "base": 64}[self.size]
 
     @property
     def patch(self) -> int:
@@ -125,10 +125,10 @@ class LossSettings(Section):
 class TrainingSettings(Section):
     """The loop at a site."""
 
-    local_steps: Positive = 30
+    local_steps: Positive = 40
     batch_size: Positive = 4
     accumulation: Positive = 1
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     warmup_steps: Annotated[int, Field(ge=0)] = 20
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -136,7 +136,7 @@ class TrainingSettings(Section):
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     channels_last: bool = True
-    threads: Annotated[int, Field(ge=0)] = 1
+    threads: Annotated[int, Field(ge=0)] = 0
 
 
 class FederationSettings(Section):
@@ -152,8 +152,8 @@ class FederationSettings(Section):
 class SamplingSettings(Section):
     """How a volume is synthesised."""
 
-    steps: Positive = 10
-    hop: Positive = 2
+    steps: Positive = 5
+    hop: Positive = 4
     batch_slabs: Positive = 16
 
 

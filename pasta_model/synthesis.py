@@ -100,9 +100,14 @@ class SynthesisJob:
     sampling: SamplingSettings | None = None
 
     def pet_path(self, session: Session) -> Path:
-        """Where a session's synthetic PET goes, as a BIDS derivative."""
-        name = f"{session.name}_space-MNI152_trc-18FFDG_desc-synthetic_pet.nii.gz"
-        return self.output / session.subject / session.session / "pet" / name
+        """Where a session's synthetic PET goes."""
+        return synthetic_path(self.output, session)
+
+
+def synthetic_path(folder: Path, session: Session) -> Path:
+    """Place of a session's synthetic PET in a folder, as a BIDS derivative."""
+    name = f"{session.name}_space-MNI152_trc-18FFDG_desc-synthetic_pet.nii.gz"
+    return folder / session.subject / session.session / "pet" / name
 
 
 def synthesise_sessions(

@@ -93,7 +93,8 @@ class RunFolder:
         save_checkpoint(self.path / "model.safetensors", checkpoint)
 
     def save_last(self, progress: Progress) -> None:
-        """Keep the last weights and their moving average."""
+        """Keep the last weights and their moving average, and close the history."""
+        self._write_history(progress)
         save_checkpoint(self.path / "last.safetensors", self._checkpoint(progress, progress.state))
         save_checkpoint(self.path / "average.safetensors", self._checkpoint(progress, progress.average))
         self.board.close()

@@ -32,6 +32,7 @@ from server.records import Progress, RoundRecord, RunFolder
 from server.wire import Post
 
 JOIN_SECONDS = 300.0
+SETTLE_SECONDS = 0.5
 logger = logging.getLogger(__name__)
 
 
@@ -95,11 +96,14 @@ class Federation:
         return members
 
     def _await_nodes(self) -> list[int]:
-        end = time.monotonic() + JOIN_SECONDS
-        while not (nodes := self.post.nodes()):
+        """Wait for nodes, until their number has settled: a run may start before they have."""
+        end, settled, nodes = time.monotonic() + JOIN_SECONDS, 0, self.post.nodes()
+        while not nodes or settled < self.post.settle_checks:
             if time.monotonic() > end:
                 raise FederationError(f"no node connected within {JOIN_SECONDS:g} s; start the sites first")
-            time.sleep(0.5)
+            time.sleep(SETTLE_SECONDS)
+            before, nodes = nodes, self.post.nodes()
+            settled = settled + 1 if nodes == before else 0
         return nodes
 
     def _sites(self, nodes: list[int]) -> dict[str, int]:

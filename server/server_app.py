@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 from pasta_model.config import settings_from_flat
 from pasta_model.errors import PastaError
 from server.rounds import Federation
-from server.wire import Post
+from server.wire import GridPost
 
 app = ServerApp()
 
@@ -20,7 +20,7 @@ def main(grid: Grid, context: Context) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         settings = settings_from_flat(context.run_config)
-        Federation(Post(grid, deadline=settings.federation.round_deadline), settings).run()
+        Federation(GridPost(grid, deadline=settings.federation.round_deadline), settings).run()
     except PastaError as error:  # a user's mistake: one clear message, and the run fails
         logging.getLogger(__name__).error("%s", error)
         raise SystemExit(2) from None

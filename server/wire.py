@@ -4,6 +4,7 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -16,7 +17,32 @@ POLL_SECONDS = 0.1
 logger = logging.getLogger(__name__)
 
 
-class Post:
+class Post(Protocol):
+    """The way from the server to the nodes and back.
+
+    Attributes
+    ----------
+    settle_checks
+        How often in a row the list of nodes must be the same before a run begins.
+    """
+
+    settle_checks: int
+
+    def nodes(self) -> list[int]:
+        """Nodes that are connected now."""
+        ...
+
+    def ask(
+        self, parcels: Mapping[str, tuple[int, Parcel]], message_type: str
+    ) -> Iterator[tuple[str, Parcel | str]]:
+        """Send a parcel to each name's node; yield (name, answer) in the order of names.
+
+        An answer is a parcel, or a text that says why there is none.
+        """
+        ...
+
+
+class GridPost:
     """Sends parcels to nodes and hands back their answers in a fixed order.
 
     Parameters
@@ -25,10 +51,13 @@ class Post:
         Flower's view of the nodes.
     deadline
         Seconds to wait for the answers of one call.
+    settle_checks
+        See `Post`.
     """
 
-    def __init__(self, grid: Grid, *, deadline: float) -> None:
+    def __init__(self, grid: Grid, *, deadline: float, settle_checks: int = 4) -> None:
         self.grid = grid
+        self.settle_checks = settle_checks
         self.deadline = deadline
 
     def nodes(self) -> list[int]:
@@ -40,8 +69,8 @@ class Post:
     ) -> Iterator[tuple[str, Parcel | str]]:
         """Send a parcel to each name's node; yield (name, answer) in the order of names.
 
-        An answer is a parcel, or a text that says why there is none. Only one answer is held in
-        memory at a time; the order never depends on who was faster, so sums are reproducible.
+        Only one answer is held in memory at a time; the order never depends on who was faster, so
+        sums are reproducible.
         """
         shared: dict[int, ArrayRecord] = {}  # equal weights for all sites are converted once
         pending = {}

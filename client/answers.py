@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node answers to each kind of message; free of the transport."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from client.site import Site, local_sites
+from pasta_model.config import Scalar, settings_from_flat
+from pasta_model.errors import ExchangeError
+from pasta_model.exchange.contents import (
+    EVALUATE,
+    JOIN,
+    SITES,
+    TRAIN,
+    Invitation,
+    NodeReport,
+    Parcel,
+    TrainTask,
+)
+
+
+def answer(
+    kind: str, parcel: Parcel, *, run_config: Mapping[str, Scalar], node_config: Mapping[str, Scalar]
+) -> Parcel:
+    """Answer one message.
+
+    Parameters
+    ----------
+    kind
+        One of the message types of `exchange.contents`.
+    run_config
+        Flat settings of the run.
+    node_config
+        Of this node: which sites it serves (see `local_sites`).
+
+    Raises
+    ------
+    PastaError
+        When the settings, the message or the site's data cannot be used.
+    """
+    settings = settings_from_flat(run_config)
+    paths = local_sites(settings, node_config)
+
+    def site(name: str) -> Site:
+        return Site(_path_of(name, paths), settings)
+
+    def train(parcel: Parcel) -> Parcel:
+        task = TrainTask.of(parcel)
+        return site(task.site).train(task).parcel()
+
+    def evaluate(parcel: Parcel) -> Parcel:
+        task = TrainTask.of(parcel)
+        return site(task.site).evaluate(task).parcel()
+
+    answers: dict[str, Callable[[Parcel], Parcel]] = {
+        SITES: lambda _: NodeReport(tuple(sorted(paths))).parcel(),
+        JOIN: lambda parcel: site(Invitation.of(parcel).site).report().parcel(),
+        TRAIN: train,
+        EVALUATE: evaluate,
+    }
+    return answers[kind](parcel)
+
+
+def _path_of(name: str, paths: Mapping[str, Path]) -> Path:
+    if name not in paths:
+        raise ExchangeError(f"asked for site {name!r}, this node serves {sorted(paths)}")
+    return paths[name]

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pasta`: prepare a site, look at a model, synthesise, evaluate."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pasta_model.console import run_command
+
+app = typer.Typer(
+    help="MRI to synthetic FDG-PET, trained together without sharing a scan. Research software, not a"
+    " medical device. See also: pasta-sim (a federation on this machine), pasta-client (a site),"
+    " pasta-server (the coordinator).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Manifest = Annotated[Path, typer.Argument(help="participants.tsv or .csv of one site.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
+
+
+@app.command()
+def validate(manifest: Manifest) -> None:
+    """Check a manifest: every problem of the table at once."""
+    from collections import Counter
+
+    from rich.console import Console
+
+    from pasta_model.data.manifest import read_manifest
+    from pasta_model.data.splits import refuse_leakage
+
+    sessions = read_manifest(manifest)
+    refuse_leakage(sessions)
+    found = Counter(s.diagnosis for s in sessions)
+    groups = ", ".join(f"{n} {name}" for name, n in sorted(found.items()))
+    subjects = len({s.subject for s in sessions})
+    Console().print(f"{manifest}: {len(sessions)} sessions of {subjects} subjects ({groups}), no problem")
+
+
+@app.command()
+def split(
+    manifests: Annotated[list[Path], typer.Argument(help="Manifests of one or more sites.")],
+    output: Annotated[Path, typer.Option(help="Where the table of splits goes.")] = Path("splits.tsv"),
+    valid: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
+    test: Annotated[float, typer.Option(min=0, max=1)] = 0.2,
+    seed: Seed = 2026,
+) -> None:
+    """Split subjects into train, valid and test, by site and diagnosis."""
+    from collections import Counter
+
+    from rich.console import Console
+
+    from pasta_model.data.manifest import read_manifest, write_splits
+    from pasta_model.data.splits import assign_splits
+
+    sessions = [s for manifest in manifests for s in read_manifest(manifest)]
+    splits = assign_splits(sessions, valid=valid, test=test, seed=seed)
+    write_splits(output, splits)
+    counts = Counter(splits.values())
+    Console().print(f"{output}: " + ", ".join(f"{counts[n]} {n}" for n in ("train", "valid", "test")))
+
+
+@app.command()
+def store(
+    manifest: Manifest,
+    output: Annotated[Path, typer.Argument(help="The prepared site: a new folder.")],
+    splits: Annotated[Path, typer.Option(help="Table made by 'pasta split'.")],
+    spacing: Annotated[float, typer.Option(help="Voxel size in mm: 3 or 1.5.")] = 1.5,
+) -> None:
+    """Prepare a site for training: reads every scan once, writes whole or not at all."""
+    from rich.console import Console
+
+    from pasta_model.console import progress_bar
+    from pasta_model.data.manifest import read_manifest, read_splits
+    from pasta_model.data.splits import apply_splits
+    from pasta_model.data.store import prepare_store
+
+    sessions = apply_splits(read_manifest(manifest), read_splits(splits))
+    console = Console()
+    with progress_bar(console, f"prepare {sessions[0].site}") as progress:
+        made = prepare_store(output, sessions, spacing=spacing, progress=progress)
+    console.print(f"{output}: site {made.site}, {len(made.entries)} sessions")
+
+
+@app.command()
+def info(
+    model: Annotated[Path | None, typer.Option(help="A model.safetensors.")] = None,
+    size: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
+) -> None:
+    """Say what a model is: size, parameters, settings, round."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pasta_model.checkpoint import load_checkpoint, new_network
+    from pasta_model.config import settings_from_flat
+
+    checkpoint = load_checkpoint(model) if model else None
+    settings = checkpoint.settings if checkpoint else settings_from_flat({"network.size": size})
+    network = new_network(settings)
+    table = Table("", "", title=str(model or f"network of size {size}"))
+    for name, arm in (("PET arm", network.pet_arm), ("MRI arm", network.mri_arm)):
+        table.add_row(name, f"{sum(p.numel() for p in arm.parameters()):,} parameters")
+    table.add_row("both, on the wire", f"{sum(p.nbytes for p in network.parameters()) / 1e6:.1f} MB")
+    if checkpoint:
+        table.add_row("rounds trained", str(checkpoint.round))
+    for name, value in settings.flat().items():
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+@app.command()
+def synthesize(
+    model: Annotated[Path, typer.Option(help="A model.safetensors.")],
+    manifest: Manifest,
+    output: Annotated[Path, typer.Argument(help="Where the synthetic PETs go, as BIDS derivatives.")],
+    seed: Seed = 0,
+) -> None:
+    """Synthesise the PET of every session of a manifest; goes on where it was stopped."""
+    from rich.console import Console
+
+    from pasta_model.console import progress_bar
+    from pasta_model.data.manifest import read_manifest
+    from pasta_model.synthesis import SynthesisJob, synthesise_sessions
+
+    sessions = read_manifest(manifest, needs_pet=False)
+    console = Console()
+    with progress_bar(console, "synthesis") as progress:
+        job = SynthesisJob(model, output, seed)
+        paths = synthesise_sessions(job, sessions, progress=progress)
+    console.print(f"{output}: {len(paths)} synthetic PETs")
+
+
+@app.command()
+def evaluate(
+    manifest: Manifest,
+    synthetic: Annotated[Path, typer.Argument(help="Folder written by 'pasta synthesize'.")],
+    output: Annotated[Path, typer.Option(help="Table with a row a session.")] = Path("scores.tsv"),
+) -> None:
+    """Compare synthetic with real PETs: MAE, PSNR, SSIM in the brain, MetaROI SUVR error."""
+    from rich.console import Console
+
+    from pasta_model.comparison import evaluate_folder
+    from pasta_model.console import progress_bar
+    from pasta_model.data.manifest import read_manifest
+    from pasta_model.evaluation import summarise, write_scores
+    from pasta_model.report.table import scores_table
+
+    console = Console()
+    with progress_bar(console, "evaluation") as progress:
+        sessions = read_manifest(manifest)
+        scores = evaluate_folder(sessions, synthetic, method="synthetic", progress=progress)
+    write_scores(output, scores)
+    console.print(scores_table(summarise(scores)))
+
+
+def main() -> None:
+    """Entry point of `pasta`."""
+    run_command(app)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all command lines share: clear mistakes, exit statuses, progress bars."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from pasta_model.errors import PastaError
+
+EXIT_MISTAKE = 2
+EXIT_INTERRUPTED = 130
+
+
+def run_command(app: Callable[[], object]) -> None:
+    """Run a command line; a user's mistake is one message and exit status 2, never a traceback."""
+    errors = Console(stderr=True, soft_wrap=True)
+    try:
+        app()
+    except PastaError as error:
+        errors.print("[bold red]error:[/] ", end="")
+        errors.print(str(error), markup=False, highlight=False)
+        sys.exit(EXIT_MISTAKE)
+    except KeyboardInterrupt:
+        errors.print("stopped; the same command goes on from here", markup=False)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def log_to_console(*, verbose: bool) -> None:
+    """Send warnings, or everything, to standard error."""
+    level = logging.INFO if verbose else logging.WARNING
+    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
+
+
+@contextmanager
+def progress_bar(console: Console, label: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function of (done, total) that moves a progress bar."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(label, total=None)
+
+        def move(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield move
+    if not console.is_terminal:
+        console.print(f"{label}: done")

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a federation is measured against: the mean PET, and each site training alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pasta_model.config import Settings
+from pasta_model.data.grid import Template
+from pasta_model.data.scaling import PET_SCALE
+from pasta_model.data.store import SiteStore
+from pasta_model.data.volume import Volume
+from server.rounds import Federation
+from simulation.direct import DirectPost
+
+
+def mean_pet(stores: Sequence[SiteStore]) -> Volume:
+    """The mean SUVR volume of all training sessions of all sites, on the head grid."""
+    total: NDArray[np.float64] = np.zeros(1)
+    count = 0
+    for store in stores:
+        for index in store.indices("train"):
+            total = total + store.slab(index, 0, store.slices)[1]
+            count += 1
+    grid: Template = stores[0].template
+    suvr = PET_SCALE.to_file((total / count).astype(np.float32)).clip(min=0)
+    return Volume(grid.to_head(suvr), grid.head.affine, "SUVR")
+
+
+def alone_settings(settings: Settings, output: Path) -> Settings:
+    """Settings of a site that trains alone: the same steps, a federation of one."""
+    run = settings.run.model_copy(update={"name": "alone", "output": str(output), "resume": True})
+    federation = settings.federation.model_copy(update={"min_sites": 1})
+    return settings.model_copy(update={"run": run, "federation": federation})
+
+
+def train_alone(store: Path, settings: Settings, output: Path) -> None:
+    """Train one site alone for as many steps as in the federation, resuming if it was stopped.
+
+    Standardisation, initial weights, steps and the choice of the best round follow the federation's
+    rules, with this site's data only. Writes what a federation writes, into `output`.
+    """
+    own = alone_settings(settings, output)
+    Federation(DirectPost(own, {"site-store": str(store)}), own).run()

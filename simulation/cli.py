@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pasta-sim`: a whole federation on one machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pasta_model.console import run_command
+
+app = typer.Typer(
+    help="A whole federation on one machine, with digital twins: these are not patients.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")]
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("outputs/demo"),
+    seed: Seed = 2026,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Start again instead of going on.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes besides Flower's.")] = 2,
+) -> None:
+    """Twins, federated training, baselines, synthesis, evaluation and a report, in one go."""
+    import shutil
+    import time
+
+    from rich.console import Console
+
+    from pasta_model.console import log_to_console
+    from pasta_model.report.table import scores_table
+    from simulation.demo import Demo
+    from simulation.demo_report import write_demo_report
+    from simulation.demo_settings import demo_cohort, demo_settings
+
+    log_to_console(verbose=False)
+    console = Console()
+    output = output.resolve()
+    if fresh and (output / "demo.json").is_file():
+        shutil.rmtree(output)
+    start = time.monotonic()
+    run = Demo(
+        app=Path(__file__).resolve().parents[1],
+        output=output,
+        settings=demo_settings(output, seed=seed, config=config),
+        cohort=demo_cohort(seed=seed),
+        console=console,
+        workers=workers,
+    )
+    scores = run.run()
+    rows, said = write_demo_report(run, scores)
+    console.print(scores_table(rows, title=f"Held-out digital twins (not patients), seed {seed}"))
+    for verdict in said:
+        console.print(f"{'✓' if verdict.beats else '✗'} {verdict}", markup=False, highlight=False)
+    minutes = (time.monotonic() - start) / 60
+    console.print(f"\nreport: {output / 'report.html'}   ({minutes:.1f} minutes)", soft_wrap=True)
+
+
+@app.command()
+def cohort(
+    output: Annotated[Path, typer.Argument(help="A new folder, one subfolder a site.")],
+    seed: Seed = 2026,
+    spacing: Annotated[float, typer.Option(help="Voxel size in mm: 3 or 1.5.")] = 3.0,
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Build a cohort of digital twins as NIfTI files with a participants table a site."""
+    from rich.console import Console
+
+    from pasta_model.console import progress_bar
+    from simulation.demo_settings import demo_cohort
+    from simulation.twins.cohort import build_cohort
+
+    settings = demo_cohort(seed=seed, spacing=spacing)
+    console = Console()
+    with progress_bar(console, "twins") as progress:
+        tables = build_cohort(settings, output, workers=workers, progress=progress)
+    for table in tables:
+        console.print(str(table), soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of `pasta-sim`."""
+    run_command(app)

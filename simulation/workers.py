@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work that the demo hands to other processes: one thread of torch each."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+
+from pasta_model.config import Settings
+from pasta_model.data.manifest import Session
+from pasta_model.synthesis import SynthesisJob, synthesise_sessions
+from simulation.baselines import train_alone
+
+
+@contextmanager
+def worker_pool(workers: int) -> Iterator[Executor]:
+    """Processes that start afresh; when the block fails, what has not begun is dropped."""
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def train_alone_site(store: Path, settings: Settings, output: Path) -> None:
+    """Train one site alone, unless that is done."""
+    if not (output / "last.safetensors").is_file():
+        train_alone(store, settings, output)
+
+
+def alone_rounds(outputs: Iterable[Path]) -> int:
+    """How many rounds the sites alone have done, the closing measurement counted as one."""
+    rounds = 0
+    for output in outputs:
+        history = output / "history.jsonl"
+        rounds += len(history.read_text(encoding="utf-8").splitlines()) if history.is_file() else 0
+    return rounds
+
+
+def synthesise_site(job: SynthesisJob, sessions: Sequence[Session]) -> None:
+    """Synthesise the sessions of one site with one model."""
+    synthesise_sessions(job, sessions)
