@@ -46,7 +46,9 @@ def show(
     for row in zip(SCHEMES[clinical].columns, m.count, m.total, m.squares, strict=True):
         table.add_row(row[0], *(f"{value:,.1f}" for value in row[1:]))
     console.print(table)
-    console.print("During rounds: model weights, subjects, mean loss, validation error, seconds. Nothing else.")
+    console.print(
+        "During rounds: model weights, subjects, mean loss, validation error, seconds. Nothing else."
+    )
 
 
 def main() -> None:

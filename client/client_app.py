@@ -50,7 +50,7 @@ def _guarded(kind: str, message: Message, context: Context) -> Message:
             kind, parcel_of(message), run_config=context.run_config, node_config=context.node_config
         )
         return reply(parcel, message)
-    except Exception as error:  # noqa: BLE001 - the text may hold paths or names: it stays here
+    except Exception as error:
         reference = uuid.uuid4().hex[:8]
         known = isinstance(error, PastaError)
         logger.error("refused, reference %s: %s", reference, error, exc_info=not known)

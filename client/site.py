@@ -32,7 +32,7 @@ KEPT_ROUNDS = 2  # a server that resumes repeats at most one round
 
 
 def local_sites(settings: Settings, node_config: Mapping[str, Scalar]) -> dict[str, Path]:
-    """The stores that this node serves, by site name.
+    """Find the stores that this node serves, by site name.
 
     A deployed node names its own store (`site-store` in its node configuration). In a simulation the
     stores under `data.sites` are dealt out to the nodes, so any number of nodes serves all sites.
@@ -79,7 +79,7 @@ class Site:
             torch.set_num_threads(settings.training.threads)
 
     def report(self) -> SiteReport:
-        """What the site says of itself when it joins: counts and clinical sums, no rows."""
+        """Say what the site holds when it joins: counts and clinical sums, no rows."""
         train = self.store.indices("train")
         rows = [self.store.entries[i].clinical for i in train]
         return SiteReport(

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between Flower's messages and our parcels, at the site's end."""
 
+from typing import cast
+
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from pasta_model.exchange.contents import Parcel, Refusal
+from pasta_model.exchange.contents import Parcel, Refusal, Value
 
 ARRAYS, VALUES = "arrays", "values"
 REFUSED = 100  # Flower leaves codes from 100 to applications
@@ -13,7 +15,9 @@ def parcel_of(message: Message) -> Parcel:
     """Take the parcel out of a message."""
     arrays = message.content.array_records.get(ARRAYS, ArrayRecord())
     values = message.content.config_records.get(VALUES, ConfigRecord())
-    return Parcel(dict(values), {name: array.numpy() for name, array in arrays.items()})
+    return Parcel(
+        cast("dict[str, Value]", dict(values)), {name: array.numpy() for name, array in arrays.items()}
+    )
 
 
 def reply(parcel: Parcel, message: Message) -> Message:

@@ -88,10 +88,13 @@ def new_network(settings: Settings) -> DualArm:
     """Return a freshly initialised network; the same settings give the same weights."""
     clinical_values = SCHEMES[settings.data.clinical].length
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(settings.run.seed, "initial weights"))
+        # PyTorch's initialisers take no generator; the fork keeps the global stream as it was.
+        torch.manual_seed(stream_seed(settings.run.seed, "initial weights"))  # noqa: TID251
         network = DualArm(settings.network, clinical_values=clinical_values)
     layout = torch.channels_last if settings.training.channels_last else torch.contiguous_format
-    return network.to(settings.training.device, memory_format=layout)
+    network.to(device=settings.training.device)
+    network.to(memory_format=layout)  # type: ignore[call-overload]  # missing in torch's stubs
+    return network
 
 
 def new_translator(settings: Settings, state: Mapping[str, Tensor] | None = None) -> Translator:

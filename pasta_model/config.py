@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pasta_model.errors import ConfigError, Problems
 
@@ -24,6 +24,12 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 def _kebab(name: str) -> str:
     return name.replace("_", "-")
+
+
+def _known_spacing(spacing: float) -> float:
+    if spacing not in (1.5, 3.0):
+        raise ValueError("1.5 or 3.0 (mm)")
+    return spacing
 
 
 class Section(BaseModel):
@@ -47,7 +53,7 @@ class DataSettings(Section):
     """Where sites keep their prepared data, and what of it the network sees."""
 
     sites: str = "outputs/demo/sites"
-    spacing: Literal[1.5, 3.0] = 3.0
+    spacing: Annotated[float, AfterValidator(_known_spacing)] = 3.0
     clinical: Literal["adni", "demographics", "none"] = "adni"
 
 

@@ -47,7 +47,10 @@ def log_to_console(*, verbose: bool) -> None:
 
 @contextmanager
 def progress_bar(console: Console, label: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function of (done, total) that moves a progress bar."""
+    """Yield a function of (done, total) that shows progress: a bar, or lines where no one watches."""
+    if not console.is_terminal:
+        yield _progress_lines(console, label)
+        return
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -63,5 +66,17 @@ def progress_bar(console: Console, label: str) -> Iterator[Callable[[int, int], 
             progress.update(task, completed=done, total=total)
 
         yield move
-    if not console.is_terminal:
-        console.print(f"{label}: done")
+
+
+def _progress_lines(console: Console, label: str) -> Callable[[int, int], None]:
+    """Print a line at each fifth of the way, for logs."""
+    said = -1
+
+    def move(done: int, total: int) -> None:
+        nonlocal said
+        fifth = 5 * done // max(total, 1)
+        if fifth > said and done:
+            said = fifth
+            console.print(f"{label}: {done} of {total}", markup=False, highlight=False)
+
+    return move

@@ -66,7 +66,7 @@ class RunningAverage:
         self._weight += weight
 
     def result(self) -> Buffers:
-        """The mean, in the buffers' own dtypes.
+        """Return the mean, in the buffers' own dtypes.
 
         Raises
         ------

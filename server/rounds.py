@@ -183,14 +183,14 @@ class Federation:
             task = TrainTask(name, progress.next_round, progress.standardisation, sent)
             asked[name] = (member.node, task.parcel())
         for name, answer in self.post.ask(asked, message_type):
-            report = answer if isinstance(answer, str) else self._checked(answer, name, progress, message_type)
+            report = (
+                answer if isinstance(answer, str) else self._checked(answer, name, progress, message_type)
+            )
             if isinstance(report, str):
                 logger.warning("round %d: nothing from site %s: %s", progress.next_round, name, report)
             yield name, report
 
-    def _checked(
-        self, answer: Parcel, name: str, progress: Progress, message_type: str
-    ) -> TrainReport | str:
+    def _checked(self, answer: Parcel, name: str, progress: Progress, message_type: str) -> TrainReport | str:
         """Unpack an answer; a bad one is a reason, not the end of the round."""
         try:
             report = TrainReport.of(answer)
@@ -210,9 +210,7 @@ class Federation:
                 f"round {number}: {len(answered)} usable answer(s), wanted at least {wanted}; {reasons}"
             )
 
-    def _compare(
-        self, progress: Progress, mae: Mapping[str, float], shares: Mapping[str, float]
-    ) -> None:
+    def _compare(self, progress: Progress, mae: Mapping[str, float], shares: Mapping[str, float]) -> None:
         """Keep the model that was just measured when it is the best so far."""
         weight = sum(shares[name] for name in mae)
         if not weight:

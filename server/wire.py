@@ -4,12 +4,12 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from pasta_model.exchange.contents import Parcel
+from pasta_model.exchange.contents import Parcel, Value
 
 ARRAYS, VALUES = "arrays", "values"
 POLL_SECONDS = 0.1
@@ -102,4 +102,6 @@ class GridPost:
 def _parcel(message: Message) -> Parcel:
     arrays = message.content.array_records.get(ARRAYS, ArrayRecord())
     values = message.content.config_records.get(VALUES, ConfigRecord())
-    return Parcel(dict(values), {name: array.numpy() for name, array in arrays.items()})
+    return Parcel(
+        cast("dict[str, Value]", dict(values)), {name: array.numpy() for name, array in arrays.items()}
+    )

@@ -17,7 +17,7 @@ from simulation.direct import DirectPost
 
 
 def mean_pet(stores: Sequence[SiteStore]) -> Volume:
-    """The mean SUVR volume of all training sessions of all sites, on the head grid."""
+    """Return the mean SUVR volume of all training sessions of all sites, on the head grid."""
     total: NDArray[np.float64] = np.zeros(1)
     count = 0
     for store in stores:
@@ -30,7 +30,7 @@ def mean_pet(stores: Sequence[SiteStore]) -> Volume:
 
 
 def alone_settings(settings: Settings, output: Path) -> Settings:
-    """Settings of a site that trains alone: the same steps, a federation of one."""
+    """Return the settings of a site that trains alone: the same steps, a federation of one."""
     run = settings.run.model_copy(update={"name": "alone", "output": str(output), "resume": True})
     federation = settings.federation.model_copy(update={"min_sites": 1})
     return settings.model_copy(update={"run": run, "federation": federation})

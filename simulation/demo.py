@@ -17,8 +17,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pasta_model.config import Settings
 from pasta_model.comparison import score_session
+from pasta_model.config import Settings
 from pasta_model.console import progress_bar
 from pasta_model.data.manifest import Session, read_manifest, write_splits
 from pasta_model.data.splits import apply_splits, assign_splits
@@ -58,9 +58,7 @@ class Demo:
             stores = self._sites(sessions)
         with self._stage("federated training"):
             self._federate(len(stores))
-        held_out = {
-            site: [s for s in own if s.split == "test"] for site, own in _by_site(sessions).items()
-        }
+        held_out = {site: [s for s in own if s.split == "test"] for site, own in _by_site(sessions).items()}
         with worker_pool(self.workers) as pool:
             with self._stage("each site alone"):
                 self._train_alone(pool, stores)
@@ -151,12 +149,8 @@ class Demo:
             }
             for method, model in models.items():
                 jobs[method, site] = SynthesisJob(model, self.output / "synthetic" / method / site, seed)
-        futures = [
-            pool.submit(synthesise_site, job, list(held_out[site])) for (_, site), job in jobs.items()
-        ]
-        paths = [
-            job.pet_path(session) for (_, site), job in jobs.items() for session in held_out[site]
-        ]
+        futures = [pool.submit(synthesise_site, job, list(held_out[site])) for (_, site), job in jobs.items()]
+        paths = [job.pet_path(session) for (_, site), job in jobs.items() for session in held_out[site]]
         self._watch(futures, "synthesis", lambda: sum(p.is_file() for p in paths), len(paths))
         return jobs
 

@@ -39,7 +39,7 @@ def write_demo_report(demo: Demo, scores: Sequence[SubjectScore]) -> tuple[list[
 
 
 def read_history(run: Path) -> list[Mapping[str, object]]:
-    """The rounds of a run, one dictionary a round."""
+    """Read the rounds of a run, one dictionary a round."""
     lines = (run / "history.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 

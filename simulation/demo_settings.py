@@ -3,15 +3,15 @@
 
 from pathlib import Path
 
-from pasta_model.config import Settings, settings_from_flat, settings_from_toml
+from pasta_model.config import Scalar, Settings, settings_from_flat, settings_from_toml
 from pasta_model.errors import ConfigError
 from simulation.twins.cohort import CohortSettings
 
 
 def demo_settings(output: Path, *, seed: int, config: Path | None = None) -> Settings:
-    """Settings of a demo in `output` (absolute), from a TOML file where one is given."""
+    """Return the settings of a demo in `output` (absolute), from a TOML file where one is given."""
     base = settings_from_toml(config) if config else Settings()
-    own = {
+    own: dict[str, Scalar] = {
         "run.name": "demo",
         "run.seed": seed,
         "run.output": str(output / "federated"),
@@ -22,7 +22,7 @@ def demo_settings(output: Path, *, seed: int, config: Path | None = None) -> Set
 
 
 def demo_cohort(*, seed: int, spacing: float = 3.0) -> CohortSettings:
-    """The default cohort of a seed.
+    """Return the default cohort of a seed.
 
     Raises
     ------

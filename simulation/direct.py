@@ -33,7 +33,7 @@ class DirectPost:
         self.node_config = node_config
 
     def nodes(self) -> list[int]:
-        """The one node."""
+        """Return the one node."""
         return [1]
 
     def ask(

@@ -15,7 +15,7 @@ from simulation.baselines import train_alone
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[Executor]:
-    """Processes that start afresh; when the block fails, what has not begun is dropped."""
+    """Start processes afresh; when the block fails, what has not begun is dropped."""
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
     try:
         yield pool

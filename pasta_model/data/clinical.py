@@ -89,23 +89,20 @@ class Standardisation:
     mean: tuple[float, ...]
     spread: tuple[float, ...]
 
-    def vector(
-        self, values: Mapping[str, float | None], scheme: ClinicalScheme
-    ) -> NDArray[np.float32]:
+    def vector(self, values: Mapping[str, float | None], scheme: ClinicalScheme) -> NDArray[np.float32]:
         """Return the clinical vector (K,): z-scores, 0 where missing, then the presence flags."""
         raw = np.array([_number(values.get(c)) for c in scheme.columns], dtype=np.float64)
         z = (raw - np.asarray(self.mean)) / np.asarray(self.spread)
         flags = [float(values.get(c) is not None) for c in scheme.flagged]
-        return np.concatenate([np.nan_to_num(z, nan=0.0), flags]).astype(np.float32)
+        vector = np.concatenate([np.nan_to_num(z, nan=0.0), flags])
+        return np.asarray(vector, dtype=np.float32)
 
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def clinical_table(
-    rows: Sequence[Mapping[str, float | None]], scheme: ClinicalScheme
-) -> NDArray[np.float64]:
+def clinical_table(rows: Sequence[Mapping[str, float | None]], scheme: ClinicalScheme) -> NDArray[np.float64]:
     """Rows of clinical values as a table (rows, columns) with NaN where missing."""
     table = [[_number(row.get(c)) for c in scheme.columns] for row in rows]
     return np.array(table, dtype=np.float64).reshape(len(rows), len(scheme.columns))

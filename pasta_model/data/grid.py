@@ -123,8 +123,7 @@ def template_of(shape: tuple[int, ...], affine: Array, *, tolerance: float = 1e-
         if tuple(shape) == known.head.shape and same:
             return known
     wanted = "; ".join(
-        f"{t.head.shape} voxels of {t.head.spacing} mm from {t.head.origin}"
-        for t in _TEMPLATES.values()
+        f"{t.head.shape} voxels of {t.head.spacing} mm from {t.head.origin}" for t in _TEMPLATES.values()
     )
     spacing = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0).round(3).tolist()
     origin = np.asarray(affine)[:3, 3].round(3).tolist()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from pasta_model.data.grid import Grid
 
@@ -48,22 +49,24 @@ def region_map(grid: Grid, region: Region, *, edge: float = 1.0) -> NDArray[np.f
         region.radii, np.float32
     )
     distance = (np.linalg.norm(offset, axis=-1) - 1.0) * float(np.mean(region.radii))
-    return (1.0 / (1.0 + np.exp(np.clip(distance / edge, -30, 30)))).astype(np.float32)
+    soft: NDArray[np.float32] = np.asarray(expit(-distance / edge), np.float32)
+    return soft
 
 
 def metaroi_map(grid: Grid, *, edge: float = 1.5) -> NDArray[np.float32]:
-    """The MetaROI map m of METHOD.md's loss weight W = 1 + 9 m, (x, y, z) in [0, 1]."""
+    """Return the map m of the loss weight W = 1 + 9 m, (x, y, z) in [0, 1] (Li et al. 2026)."""
     maps = [region_map(grid, region, edge=edge) for region in METAROI_REGIONS]
     combined: NDArray[np.float32] = np.max(np.stack(maps), axis=0)
     return combined
 
 
 def region_masks(grid: Grid) -> dict[str, NDArray[np.bool_]]:
-    """The five MetaROI regions as masks, by name."""
-    return {r.name: region_map(grid, r) > 0.5 for r in METAROI_REGIONS}
+    """Return the five MetaROI regions as masks, by name."""
+    return {r.name: np.asarray(region_map(grid, r) > 0.5) for r in METAROI_REGIONS}
 
 
 def reference_mask(grid: Grid) -> NDArray[np.bool_]:
-    """Pons and cerebellar vermis: the reference region of SUVR."""
+    """Return pons and cerebellar vermis, the reference region of SUVR."""
     maps = [region_map(grid, region) > 0.5 for region in REFERENCE_REGIONS]
-    return np.logical_or.reduce(maps)
+    reference: NDArray[np.bool_] = np.logical_or.reduce(maps)
+    return reference

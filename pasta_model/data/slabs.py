@@ -68,9 +68,7 @@ class SlabLoader:
             raise StoreError(f"volumes of {store.slices} slices are thinner than a slab of {slab_slices}")
         metaroi = metaroi_map(store.template.crop)
         self._metaroi = np.ascontiguousarray(np.moveaxis(metaroi, 2, 0))  # (D, H, W)
-        self._clinical = {
-            i: standardisation.vector(store.entries[i].clinical, scheme) for i in self.indices
-        }
+        self._clinical = {i: standardisation.vector(store.entries[i].clinical, scheme) for i in self.indices}
         self._has_clinical = scheme.length > 0
 
     def at(self, places: Sequence[tuple[int, int]]) -> Batch:

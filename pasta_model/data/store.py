@@ -57,10 +57,14 @@ class SiteStore:
             self._mri = np.load(path / "mri.npy", mmap_mode="r", allow_pickle=False)
             self._pet = np.load(path / "pet.npy", mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise StoreError(f"{path}: the arrays cannot be read ({error}); prepare the site again") from error
+            raise StoreError(
+                f"{path}: the arrays cannot be read ({error}); prepare the site again"
+            ) from error
         wanted = (len(self.entries), *_network_shape(self.template))
         if self._mri.shape != wanted or self._pet.shape != wanted:
-            raise StoreError(f"{path}: found arrays {self._mri.shape}, wanted {wanted}; prepare the site again")
+            raise StoreError(
+                f"{path}: found arrays {self._mri.shape}, wanted {wanted}; prepare the site again"
+            )
 
     @property
     def slices(self) -> int:
@@ -124,9 +128,7 @@ def prepare_store(
     return SiteStore(path)
 
 
-def _load_pair(
-    session: Session, grid: Template
-) -> tuple[NDArray[np.float32], NDArray[np.float32], Scale]:
+def _load_pair(session: Session, grid: Template) -> tuple[NDArray[np.float32], NDArray[np.float32], Scale]:
     mri, pet = read_volume(session.mri), read_volume(session.pet, unit="SUVR")
     if mri.data.shape != pet.data.shape or not np.allclose(mri.affine, pet.affine, atol=1e-3):
         raise VolumeError(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cycle exchange consistency (CycleEx): both directions with the same two arms.
 
-Four passes (METHOD, 'Cycle exchange'): A `P | M`, B `M | P~_A` (places exchanged), C `M | P`
+Four passes (Li et al. 2026): A `P | M`, B `M | P~_A` (places exchanged), C `M | P`
 (exchanged), D `P | M~_C`; the step's loss is A + B + C + D and gradients flow through the synthetic
 slabs. Every slab is already in [-1, 1]; nothing is normalised again.
 """
@@ -65,7 +65,7 @@ class Translator:
 def step_loss(
     translator: Translator, batch: Batch, *, settings: LossSettings, generator: torch.Generator
 ) -> Tensor:
-    """The loss of one training step, a scalar: A + B + C + D, or A alone without the cycle."""
+    """Return the loss of one training step, a scalar: A + B + C + D, or A alone without the cycle."""
 
     def one(target: Tensor, condition: Tensor, direction: Direction) -> tuple[Tensor, Tensor]:
         clinical = _clinical_for(translator.network, batch.clinical, direction)

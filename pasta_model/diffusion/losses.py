@@ -50,7 +50,7 @@ def ssim(target: Tensor, prediction: Tensor, *, size: int = 11, sigma: float = 1
     mx, my, xx, yy, xy = moments
     c1, c2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
     covariance, variances = xy - mx * my, (xx - mx * mx) + (yy - my * my)
-    similarity = ((2 * mx * my + c1) * (2 * covariance + c2)) / (
+    similarity: Tensor = ((2 * mx * my + c1) * (2 * covariance + c2)) / (
         (mx * mx + my * my + c1) * (variances + c2)
     )
     return similarity.mean()
@@ -59,13 +59,11 @@ def ssim(target: Tensor, prediction: Tensor, *, size: int = 11, sigma: float = 1
 def pass_loss(
     target: Tensor, x0: Tensor, preview: Tensor, metaroi: Tensor, *, strength: float, task: float
 ) -> Tensor:
-    """Loss of one pass (METHOD, 'Loss of one pass').
+    """Loss of one pass (Li et al. 2026).
 
     mean(W |x - x0|) + task mean(W |x - preview|) + (1 - SSIM(x, x0)), W = 1 + strength m.
     """
     weight = metaroi_weight(metaroi, strength=strength)
     return (
-        weighted_l1(target, x0, weight)
-        + task * weighted_l1(target, preview, weight)
-        + (1 - ssim(target, x0))
+        weighted_l1(target, x0, weight) + task * weighted_l1(target, preview, weight) + (1 - ssim(target, x0))
     )

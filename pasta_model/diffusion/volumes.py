@@ -104,13 +104,11 @@ class VolumeTranslator:
 
     @torch.inference_mode()
     def preview(self, source: Tensor, *, direction: Direction = Direction.MRI_TO_PET) -> Tensor:
-        """The conditioner's own prediction, one pass: (D, H, W) to (D, H, W)."""
+        """Return the conditioner's own prediction, one pass: (D, H, W) to (D, H, W)."""
         starts, weights, conditionings = self._prepare(source, direction)
         return fuse(torch.cat([c.preview for c in conditionings]).float(), starts, weights)
 
-    def _prepare(
-        self, source: Tensor, direction: Direction
-    ) -> tuple[list[int], Tensor, list[Conditioning]]:
+    def _prepare(self, source: Tensor, direction: Direction) -> tuple[list[int], Tensor, list[Conditioning]]:
         """Read the source once: its features serve every step."""
         network = self.translator.network
         slices, length = len(source), network.settings.slab_slices

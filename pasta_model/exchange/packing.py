@@ -111,8 +111,7 @@ def unpack(buffers: Mapping[str, NDArray[Any]], layout: Layout) -> dict[str, Ten
         whole = torch.from_numpy(np.concatenate([buffers[n] for n in names]))
         joined[dtype] = whole.view(getattr(torch, dtype))
     return {
-        s.name: joined[s.dtype][s.offset : s.offset + s.size].reshape(s.shape).clone()
-        for s in layout.slots
+        s.name: joined[s.dtype][s.offset : s.offset + s.size].reshape(s.shape).clone() for s in layout.slots
     }
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -64,7 +63,7 @@ class Norm(nn.GroupNorm):
 class AdaptiveBlock(nn.Module):
     """Residual block with adaptive group normalisation: time, then MRI, then clinical.
 
-    In the second half (METHOD, PASTA eq. of AdaGN)::
+    In the second half (Li et al. 2026, adaptive group normalisation)::
 
         h <- GN(h);  h <- h (1 + s_t) + b_t;  h <- h (1 + F_k);  h <- h (1 + s_c)
     """

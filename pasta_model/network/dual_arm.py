@@ -49,11 +49,11 @@ class DualArm(nn.Module):
         self.mri_arm = Arm(settings, clinical_values=clinical_values if both else 0)
 
     def denoiser(self, direction: Direction) -> Arm:
-        """The arm that denoises the target of a direction."""
+        """Return the arm that denoises the target of a direction."""
         return self.pet_arm if direction is Direction.MRI_TO_PET else self.mri_arm
 
     def conditioner(self, direction: Direction) -> Arm:
-        """The arm that reads the condition of a direction."""
+        """Return the arm that reads the condition of a direction."""
         return self.mri_arm if direction is Direction.MRI_TO_PET else self.pet_arm
 
     def condition(self, source: Tensor, *, direction: Direction) -> Conditioning:

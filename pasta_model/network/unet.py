@@ -6,7 +6,7 @@ denoiser it sees a noised slab, the timestep, the clinical vector and the other 
 Both jobs use the same weights (CycleEx). Shapes: (B, S, H, W), S slices of a slab as channels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from pasta_model.network.blocks import (
     zeroed,
 )
 
+
 class GatedBlock(nn.Module):
     """An adaptive block with the attention of its resolution, if any."""
 
@@ -34,7 +35,7 @@ class GatedBlock(nn.Module):
     def forward(self, x: Tensor, conditions: Conditions | None, feature: Tensor | None) -> Tensor:
         """Apply both; `feature` gates the block, not the attention."""
         x = self.block(x, conditions, feature)
-        return x if self.attention is None else self.attention(x)  # type: ignore[no-any-return]
+        return x if self.attention is None else self.attention(x)
 
 
 class Level(nn.Module):
@@ -44,6 +45,12 @@ class Level(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.resample = resample
+
+
+def _levels(modules: Iterable[nn.Module]) -> Iterator[Level]:
+    for module in modules:
+        assert isinstance(module, Level), "encoder and decoder are made of levels"
+        yield module
 
 
 class Arm(nn.Module):
@@ -157,7 +164,7 @@ class Arm(nn.Module):
 
         h = self.stem(F.pixel_unshuffle(x, self.settings.patch))
         skips = [h]
-        for level in self.down:
+        for level in _levels(self.down):
             for block in level.blocks:
                 h = run(block, h)
                 skips.append(h)
@@ -168,7 +175,7 @@ class Arm(nn.Module):
         h = self.middle_attention(self.middle_in(h, conditions, gate))
         h = self.middle_out(h, conditions, gate)
         collected.append(h)
-        for level in self.up:
+        for level in _levels(self.up):
             for block in level.blocks:
                 h = run(block, torch.cat([h, skips.pop()], dim=1))
             if level.resample is not None:

@@ -87,7 +87,7 @@ class Anatomy:
 
 def _resample(path: Path, grid: Grid, *, channel: int | None = None) -> Floats:
     """Read a NIfTI file and bring it to `grid` with trilinear interpolation, blurred against aliasing."""
-    image = nib.as_closest_canonical(nib.load(path))  # type: ignore[no-untyped-call]
+    image = nib.as_closest_canonical(nib.load(path))
     data = np.asarray(image.dataobj, dtype=np.float32)
     if channel is not None:
         data = data[..., channel]
