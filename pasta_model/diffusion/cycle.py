@@ -56,9 +56,8 @@ class Translator:
         timesteps = self.schedule.sample_timesteps(len(target), generator=generator)
         noise = torch.randn(target.shape, generator=generator, device=target.device)
         noised = self.schedule.add_noise(target, noise, timesteps)
-        with self.autocast():
-            conditioning = self.network.condition(condition, direction=direction)
-            x0 = self.network.denoise(noised, timesteps, conditioning, clinical, direction=direction)
+        conditioning = self.network.condition(condition, direction=direction)
+        x0 = self.network.denoise(noised, timesteps, conditioning, clinical, direction=direction)
         return x0.float(), conditioning.preview.float()
 
 
@@ -82,13 +81,14 @@ def step_loss(
         )
         return x0, loss
 
-    synthetic_pet, loss_a = one(batch.pet, batch.mri, Direction.MRI_TO_PET)
-    if not settings.cycle:
-        return loss_a
-    _, loss_b = one(batch.mri, synthetic_pet, Direction.PET_TO_MRI)
-    synthetic_mri, loss_c = one(batch.mri, batch.pet, Direction.PET_TO_MRI)
-    _, loss_d = one(batch.pet, synthetic_mri, Direction.MRI_TO_PET)
-    return loss_a + loss_b + loss_c + loss_d
+    with translator.autocast():  # one context for all passes: each weight is cast once a step
+        synthetic_pet, loss_a = one(batch.pet, batch.mri, Direction.MRI_TO_PET)
+        if not settings.cycle:
+            return loss_a
+        _, loss_b = one(batch.mri, synthetic_pet, Direction.PET_TO_MRI)
+        synthetic_mri, loss_c = one(batch.mri, batch.pet, Direction.PET_TO_MRI)
+        _, loss_d = one(batch.pet, synthetic_mri, Direction.MRI_TO_PET)
+        return loss_a + loss_b + loss_c + loss_d
 
 
 def _clinical_for(network: DualArm, clinical: Tensor | None, direction: Direction) -> Tensor | None:

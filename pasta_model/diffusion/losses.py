@@ -46,13 +46,14 @@ def ssim(target: Tensor, prediction: Tensor, *, size: int = 11, sigma: float = 1
     h, w = target.shape[-2:]
     rows, columns = (_band(n, size, sigma, target.device) for n in (h, w))
     x, y = (slab.float().reshape(-1, h, w) for slab in (target, prediction))
-    moments = rows.T @ (torch.stack([x, y, x * x, y * y, x * y]) @ columns)  # (5, BS, H', W')
+    with torch.autocast(x.device.type, enabled=False):
+        moments = rows.T @ (torch.stack([x, y, x * x, y * y, x * y]) @ columns)  # (5, BS, H', W')
     mx, my, xx, yy, xy = moments
     c1, c2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
     covariance, variances = xy - mx * my, (xx - mx * mx) + (yy - my * my)
-    similarity: Tensor = ((2 * mx * my + c1) * (2 * covariance + c2)) / (
-        (mx * mx + my * my + c1) * (variances + c2)
-    )
+    luminance = (2 * mx * my + c1) / (mx * mx + my * my + c1)
+    structure = (2 * covariance + c2) / (variances + c2)
+    similarity: Tensor = luminance * structure
     return similarity.mean()
 
 

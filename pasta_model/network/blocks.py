@@ -60,6 +60,15 @@ class Norm(nn.GroupNorm):
         return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps)
 
 
+class SmallNetwork(nn.Sequential):
+    """Linear layers on a vector, in float32: reduced precision saves nothing there and costs casts."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in) to (B, out), float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())  # type: ignore[no-any-return,no-untyped-call]
+
+
 class AdaptiveBlock(nn.Module):
     """Residual block with adaptive group normalisation: time, then MRI, then clinical.
 
@@ -74,10 +83,10 @@ class AdaptiveBlock(nn.Module):
         super().__init__()
         self.in_norm = Norm(groups, channels)
         self.in_conv = nn.Conv2d(channels, out_channels, 3, padding=1)
-        self.time = nn.Sequential(nn.SiLU(), nn.Linear(time_width, 2 * out_channels))
+        self.time = SmallNetwork(nn.SiLU(), nn.Linear(time_width, 2 * out_channels))
         self.clinical: nn.Module | None = None
         if clinical_values:
-            self.clinical = nn.Sequential(
+            self.clinical = SmallNetwork(
                 nn.Linear(clinical_values, time_width), nn.SiLU(), nn.Linear(time_width, out_channels)
             )
         self.out_norm = Norm(groups, out_channels)

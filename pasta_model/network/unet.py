@@ -19,6 +19,7 @@ from pasta_model.network.blocks import (
     Conditions,
     Norm,
     ResampleBlock,
+    SmallNetwork,
     timestep_embedding,
     zeroed,
 )
@@ -70,7 +71,7 @@ class Arm(nn.Module):
         self.time_width = 4 * settings.base_width
         self._clinical_values = clinical_values
         widths = [settings.base_width * m for m in settings.multipliers]
-        self.time = nn.Sequential(
+        self.time = SmallNetwork(
             nn.Linear(settings.base_width, self.time_width),
             nn.SiLU(),
             nn.Linear(self.time_width, self.time_width),
