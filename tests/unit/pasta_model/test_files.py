@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole files or none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pasta_model.files import atomic_directory, atomic_path, write_json, write_text
+
+
+class DiskFullError(Exception):
+    pass
+
+
+def test_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "folder" / "scan.nii.gz"
+    with atomic_path(target) as temporary:
+        temporary.write_text("half")
+        assert not target.exists()
+        assert temporary.name.endswith(".nii.gz")
+        assert temporary.parent == target.parent
+    assert target.read_text() == "half"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "table.tsv"
+    write_text(target, "old")
+
+    def write_half() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise DiskFullError
+
+    with pytest.raises(DiskFullError):
+        write_half()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    write_json(target, {"é": [1, 2]})
+    with pytest.raises(TypeError):
+        write_json(target, {"x": object()})
+    assert json.loads(target.read_text(encoding="utf-8")) == {"é": [1, 2]}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_directory_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    target = tmp_path / "store"
+    for name in ("one", "two"):
+        with atomic_directory(target) as work:
+            (work / name).touch()
+    assert [p.name for p in target.iterdir()] == ["two"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_failing_directory_leaves_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "store"
+    with atomic_directory(target) as work:
+        (work / "one").touch()
+
+    def fail() -> None:
+        with atomic_directory(target) as work:
+            (work / "two").touch()
+            raise DiskFullError
+
+    with pytest.raises(DiskFullError):
+        fail()
+    assert [p.name for p in target.iterdir()] == ["one"]
+    assert list(tmp_path.iterdir()) == [target]
