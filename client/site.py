@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pasta_model.checkpoint import new_translator
+from pasta_model.checkpoint import network_layout, new_translator
 from pasta_model.config import Scalar, Settings
 from pasta_model.data.clinical import SCHEMES, Moments, Standardisation, clinical_table
 from pasta_model.data.slabs import SlabLoader
@@ -126,10 +126,8 @@ class Site:
         )
 
     def _received(self, task: TrainTask) -> tuple[Translator, Layout]:
-        translator = new_translator(self.settings)
-        layout = Layout.of(translator.network.state_dict())
-        translator.network.load_state_dict(unpack(task.weights, layout))
-        return translator, layout
+        layout = network_layout(self.settings)
+        return new_translator(self.settings, unpack(task.weights, layout)), layout
 
     def _validate(self, translator: Translator, task: TrainTask) -> float:
         split = "valid" if self.store.indices("valid") else "train"

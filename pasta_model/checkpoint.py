@@ -22,6 +22,7 @@ from pasta_model.data.clinical import SCHEMES, Standardisation
 from pasta_model.diffusion.cycle import Translator
 from pasta_model.diffusion.schedule import Schedule
 from pasta_model.errors import CheckpointError
+from pasta_model.exchange.packing import Layout
 from pasta_model.files import atomic_path
 from pasta_model.network.dual_arm import DualArm
 from pasta_model.seeding import stream_seed
@@ -86,11 +87,24 @@ def file_digest(path: Path) -> str:
 
 def new_network(settings: Settings) -> DualArm:
     """Return a freshly initialised network; the same settings give the same weights."""
-    clinical_values = SCHEMES[settings.data.clinical].length
     with torch.random.fork_rng(devices=[]):
         # PyTorch's initialisers take no generator; the fork keeps the global stream as it was.
         torch.manual_seed(stream_seed(settings.run.seed, "initial weights"))  # noqa: TID251
-        network = DualArm(settings.network, clinical_values=clinical_values)
+        network = _network(settings)
+    return _placed(network, settings)
+
+
+def network_layout(settings: Settings) -> Layout:
+    """Return the layout of the network's weights on the wire, without making the weights."""
+    with torch.device("meta"):
+        return Layout.of(_network(settings).state_dict())
+
+
+def _network(settings: Settings) -> DualArm:
+    return DualArm(settings.network, clinical_values=SCHEMES[settings.data.clinical].length)
+
+
+def _placed(network: DualArm, settings: Settings) -> DualArm:
     layout = torch.channels_last if settings.training.channels_last else torch.contiguous_format
     network.to(device=settings.training.device)
     network.to(memory_format=layout)  # type: ignore[call-overload]  # missing in torch's stubs
@@ -105,12 +119,16 @@ def new_translator(settings: Settings, state: Mapping[str, Tensor] | None = None
     CheckpointError
         When the weights do not fit the network of the settings.
     """
-    network = new_network(settings)
-    if state is not None:
+    if state is None:
+        network = new_network(settings)
+    else:
+        with torch.device("meta"):  # no time for initial weights that are replaced at once
+            network = _network(settings)
         try:
-            network.load_state_dict(dict(state))
+            network.load_state_dict(dict(state), assign=True)
         except RuntimeError as error:
             raise CheckpointError(
                 f"the weights do not fit network.size {settings.network.size!r}: {error}"
             ) from error
+        network = _placed(network, settings)
     return Translator(network, Schedule(settings.diffusion), getattr(torch, settings.training.dtype))

@@ -84,7 +84,7 @@ class NetworkSettings(Section):
     @property
     def multipliers(self) -> tuple[int, ...]:
         """Width of each level in units of the base width."""
-        return {"tiny": (1, 1, 2), "small": (1, 2, 3), "base": (1, 2, 3, 4)}[self.size]
+        return {"tiny": (1, 1), "small": (1, 2, 3), "base": (1, 2, 3, 4)}[self.size]
 
     @property
     def blocks(self) -> int:
@@ -152,7 +152,7 @@ class FederationSettings(Section):
     min_sites: Annotated[int, Field(ge=1)] = 2
     weight_cap: Annotated[float, Field(gt=0, le=1)] = 0.5
     round_deadline: Annotated[float, Field(gt=0)] = 3600.0
-    validation_slabs: Annotated[int, Field(ge=1)] = 16
+    validation_slabs: Annotated[int, Field(ge=1)] = 12
 
 
 class SamplingSettings(Section):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pasta_model.checkpoint import new_network
+from pasta_model.checkpoint import network_layout, new_network
 from pasta_model.config import Settings
 from pasta_model.data.clinical import Moments
 from pasta_model.errors import ExchangeError, FederationError
@@ -26,7 +26,7 @@ from pasta_model.exchange.contents import (
     TrainReport,
     TrainTask,
 )
-from pasta_model.exchange.packing import Buffers, Layout, check_buffers, pack, unpack
+from pasta_model.exchange.packing import Buffers, check_buffers, pack, unpack
 from server.aggregation import RunningAverage, capped_shares, moving_average
 from server.records import Progress, RoundRecord, RunFolder
 from server.wire import Post
@@ -59,7 +59,7 @@ class Federation:
         self.post = post
         self.settings = settings
         self.folder = RunFolder(settings)
-        self.layout = Layout.of(new_network(settings).state_dict())
+        self.layout = network_layout(settings)
 
     def run(self) -> Progress:
         """Run all rounds that are left.
@@ -222,7 +222,9 @@ class Federation:
 
     def _advance(self, progress: Progress, mean: Buffers) -> None:
         """Make the mean the global model, and follow it with the moving average."""
-        decay = self.settings.training.ema_decay**self.settings.training.local_steps
+        # Warm-up: the first rounds' weights are forgotten fast.
+        number, steps = progress.next_round, self.settings.training.local_steps
+        decay = min(self.settings.training.ema_decay**steps, (1 + number) / (10 + number))
         previous = pack(progress.average) if progress.next_round else mean
         progress.state = unpack(mean, self.layout)
         progress.average = unpack(moving_average(previous, mean, decay=decay), self.layout)

@@ -37,7 +37,9 @@ def make_settings() -> Callable[..., Settings]:
             "federation.rounds": 2,
             "federation.validation-slabs": 1,
         }
-        return settings_from_flat(quick | {k.replace("__", ".").replace("_", "-"): v for k, v in changes.items()})
+        return settings_from_flat(
+            quick | {k.replace("__", ".").replace("_", "-"): v for k, v in changes.items()}
+        )
 
     return make
 

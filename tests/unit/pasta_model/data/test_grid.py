@@ -71,5 +71,5 @@ class TestTemplate:
 
 
 def test_unknown_spacing() -> None:
-    with pytest.raises(ConfigError, match="2.0 mm; choose one of"):
+    with pytest.raises(ConfigError, match=r"2\.0 mm; choose one of"):
         template(2.0)

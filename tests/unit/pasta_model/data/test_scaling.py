@@ -23,7 +23,9 @@ def test_suvr_means_the_same_whatever_else_is_in_the_volume() -> None:
     quiet, loud = np.array([0.0, 1.2, 1.5], np.float32), np.array([0.0, 1.2, 2.9], np.float32)
     assert PET_SCALE.to_network(quiet)[1] == PET_SCALE.to_network(loud)[1]
     np.testing.assert_allclose(PET_SCALE.to_network(np.array([0, 1.5, 3], np.float32)), [-1, 0, 1], atol=1e-7)
-    assert PET_SCALE.to_file(PET_SCALE.to_network(np.array([6.0], np.float32)))[0] == pytest.approx(6.0)  # no clip
+    assert PET_SCALE.to_file(PET_SCALE.to_network(np.array([6.0], np.float32)))[0] == pytest.approx(
+        6.0
+    )  # no clip
 
 
 @given(st.floats(1e-2, 1e4))

@@ -23,7 +23,7 @@ def make_translator(dtype: torch.dtype = torch.float32, **network) -> Translator
         for name, parameter in arms.named_parameters():
             spread = 0.7 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1
             parameter.copy_(spread * torch.randn(parameter.shape, generator=generator))
-            parameter += "norm.weight" in name
+            parameter.add_(float("norm.weight" in name))
     return Translator(arms, Schedule(DiffusionSettings()), dtype)
 
 
@@ -93,7 +93,9 @@ def test_gradients_are_those_of_the_reference(batch: Batch) -> None:
         sum_of(translator).backward()
         results.append({n: p.grad for n, p in translator.network.named_parameters()})
     for name, found in results[0].items():
-        torch.testing.assert_close(found, results[1][name], rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            found, results[1][name], rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
         assert found.abs().sum() > 0, name
 
 
@@ -137,7 +139,9 @@ def test_conditions_are_the_slabs_themselves(batch: Batch, both: bool) -> None:
 def test_same_generator_same_loss(batch: Batch) -> None:
     translator = make_translator()
     with torch.no_grad():
-        one, same = (step_loss(translator, batch, settings=LossSettings(), generator=draws()) for _ in range(2))
+        one, same = (
+            step_loss(translator, batch, settings=LossSettings(), generator=draws()) for _ in range(2)
+        )
         generator = torch.Generator().manual_seed(12)
         other = step_loss(translator, batch, settings=LossSettings(), generator=generator)
     assert one == same != other
@@ -145,7 +149,9 @@ def test_same_generator_same_loss(batch: Batch) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", ["tiny", "small"])
-def test_convolutions_compute_in_the_dtype_that_was_asked_for(batch: Batch, dtype: torch.dtype, size: str) -> None:
+def test_convolutions_compute_in_the_dtype_that_was_asked_for(
+    batch: Batch, dtype: torch.dtype, size: str
+) -> None:
     translator = make_translator(dtype, size=size)
     seen: dict[str, torch.dtype] = {}
     for name, module in translator.network.named_modules():

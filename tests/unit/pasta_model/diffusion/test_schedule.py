@@ -39,7 +39,8 @@ def test_training_draws_the_same_table_evenly() -> None:
 
 def test_draws_follow_the_generator() -> None:
     one, same, other = (
-        make().sample_timesteps(8, generator=torch.Generator().manual_seed(seed)).tolist() for seed in (1, 1, 2)
+        make().sample_timesteps(8, generator=torch.Generator().manual_seed(seed)).tolist()
+        for seed in (1, 1, 2)
     )
     assert one == same != other
 

@@ -79,7 +79,9 @@ def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
     with pytest.raises(ExchangeError, match=r"float32\.000"):
         TrainReport.of(Parcel(report.parcel().values, {"float32.000": np.array([1, value], np.float32)}))
     with pytest.raises(ExchangeError, match="total"):
-        SiteReport.of(SiteReport("A", 1, 1, Moments(MOMENTS.count, np.array([value]), MOMENTS.squares)).parcel())
+        SiteReport.of(
+            SiteReport("A", 1, 1, Moments(MOMENTS.count, np.array([value]), MOMENTS.squares)).parcel()
+        )
     task = TrainTask("A", 0, Standardisation((value,), (1.0,)), WEIGHTS)
     with pytest.raises(ExchangeError, match="finite"):
         TrainTask.of(task.parcel())

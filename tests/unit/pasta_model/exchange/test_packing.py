@@ -56,7 +56,9 @@ def test_there_and_back_is_the_identity(
     monkeypatch.setattr(packing, "BUFFER_BYTES", limit)
     buffers = pack(state)
     assert all(b.ndim == 1 and b.nbytes <= limit for b in buffers.values())
-    assert sum(b.nbytes for b in buffers.values()) == sum(t.numel() * t.element_size() for t in state.values())
+    assert sum(b.nbytes for b in buffers.values()) == sum(
+        t.numel() * t.element_size() for t in state.values()
+    )
     found = unpack(buffers, Layout.of(state))
     assert found.keys() == state.keys()
     for name, tensor in state.items():
@@ -109,5 +111,5 @@ def test_wrong_buffers(change) -> None:
     buffers = pack(state)
     check_buffers(buffers, Layout.of(state))
     change(buffers)
-    with pytest.raises(ExchangeError, match="found .* wanted"):
+    with pytest.raises(ExchangeError, match=r"found .* wanted"):
         unpack(buffers, Layout.of(state))

@@ -47,7 +47,12 @@ class TestTimestepEmbedding:
 class TestAdaptiveBlock:
     def test_order_is_time_then_mri_then_clinical(self) -> None:
         block = randomise(AdaptiveBlock(4, 8, groups=2, time_width=6, clinical_values=3))
-        x, time, clinical, feature = rand(2, 4, 5, 5), rand(2, 6), rand(2, 3, seed=1), rand(2, 8, 5, 5, seed=2)
+        x, time, clinical, feature = (
+            rand(2, 4, 5, 5),
+            rand(2, 6),
+            rand(2, 3, seed=1),
+            rand(2, 8, 5, 5, seed=2),
+        )
         found = block(x, Conditions(time, clinical), feature)
 
         p = dict(block.named_parameters())
@@ -122,7 +127,9 @@ class TestResampling:
         layer = randomise(Resample(2, up=True))
         x = rand(1, 2, 3, 3)
         repeated = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-        torch.testing.assert_close(layer(x), F.conv2d(repeated, layer.conv.weight, layer.conv.bias, padding=1))
+        torch.testing.assert_close(
+            layer(x), F.conv2d(repeated, layer.conv.weight, layer.conv.bias, padding=1)
+        )
 
 
 def test_normalisation_is_float32_under_autocast() -> None:

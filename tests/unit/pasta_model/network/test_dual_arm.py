@@ -19,7 +19,9 @@ def make(size: str = "tiny", *, random: bool = True, **more) -> DualArm:
         for parameter in network.parameters():
             if random or parameter.any():
                 spread = 0.5 * max(1, parameter[0].numel()) ** -0.5 if parameter.ndim > 1 else 0.1
-                parameter.copy_(spread * torch.randn(parameter.shape, generator=generator) + (parameter.ndim == 1))
+                parameter.copy_(
+                    spread * torch.randn(parameter.shape, generator=generator) + (parameter.ndim == 1)
+                )
     return network
 
 
@@ -81,7 +83,9 @@ def test_one_direction_does_not_reach_what_only_the_other_uses() -> None:
     network = make()
     silent = {n for n, _ in network.named_parameters()} - gradients(network, Direction.MRI_TO_PET)
     # The conditioner sees neither time nor clinical data.
-    assert silent == {n for n, _ in network.named_parameters() if n.startswith("mri_arm") and ".time." in f".{n}"}
+    assert silent == {
+        n for n, _ in network.named_parameters() if n.startswith("mri_arm") and ".time." in f".{n}"
+    }
 
 
 def test_clinical_networks_are_in_both_arms_only_when_asked() -> None:

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two baselines: the mean PET against numbers made by hand, a site alone against a bare loop."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pasta_model.checkpoint import load_checkpoint, new_translator
+from pasta_model.config import Settings
+from pasta_model.data.clinical import SCHEMES, Moments, clinical_table
+from pasta_model.data.grid import template
+from pasta_model.data.manifest import Session
+from pasta_model.data.slabs import SlabLoader
+from pasta_model.data.store import SiteStore, prepare_store
+from pasta_model.training import Place, make_optimizer, train_steps
+from simulation import workers
+from simulation.baselines import alone_settings, mean_pet, train_alone
+from simulation.workers import alone_rounds, train_alone_site
+
+GRID = template(3.0)
+
+
+@pytest.fixture
+def flat_store(
+    tmp_path: Path, make_session: Callable[..., Session], write_scan: Callable[..., Path]
+) -> Callable[..., SiteStore]:
+    """Prepare a site whose PETs have one SUVR each."""
+
+    def make(site: str, pets: dict[str, tuple[str, float]]) -> SiteStore:
+        sessions = []
+        for name, (split, suvr) in pets.items():
+            path = tmp_path / "scans" / f"{site}-{name}_pet.nii"
+            write_scan(path, data=np.full(GRID.head.shape, suvr, np.float32))
+            sessions.append(make_session(f"sub-{site}{name}", split=split, site=site, pet=path))
+        return prepare_store(tmp_path / "sites" / site, sessions, spacing=3.0)
+
+    return make
+
+
+def test_mean_pet_counts_every_training_session_once_and_no_other(
+    flat_store: Callable[..., SiteStore],
+) -> None:
+    alder = flat_store("alder", {"a": ("train", 0.75), "b": ("train", 0.75), "c": ("valid", 3.0)})
+    birch = flat_store("birch", {"d": ("train", 2.25), "e": ("test", 3.0)})
+    mean = mean_pet([alder, birch])
+    inside = mean.data[GRID.slices]
+    # (0.75 + 0.75 + 2.25) / 3; the mean of the sites' means would be 1.5
+    np.testing.assert_allclose(inside, 1.25, rtol=1e-6)
+    assert mean.data.sum() == pytest.approx(inside.sum())
+    assert mean.data[0].max() == 0.0, "nothing outside the crop"
+    assert mean.unit == "SUVR"
+    assert mean.data.shape == GRID.head.shape
+    np.testing.assert_array_equal(mean.affine, GRID.head.affine)
+
+
+def test_mean_pet_is_never_negative(flat_store: Callable[..., SiteStore]) -> None:
+    store = flat_store("alder", {"a": ("train", -0.75)})
+    assert (mean_pet([store]).data == 0).all()
+
+
+def test_site_alone_trains_as_a_bare_loop_would(
+    make_store: Callable[..., SiteStore], make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    store = make_store("alder")
+    settings = make_settings(
+        run__output=str(tmp_path / "federated"), federation__rounds=3, training__local_steps=1
+    )
+    train_alone(tmp_path / "sites" / "alder", settings, tmp_path / "alone")
+
+    rows = [store.entries[i].clinical for i in store.indices("train")]
+    scheme = SCHEMES["adni"]
+    loader = SlabLoader(
+        store,
+        split="train",
+        slab_slices=15,
+        scheme=scheme,
+        standardisation=Moments.of(clinical_table(rows, scheme)).standardisation(),
+    )
+    translator = new_translator(settings)
+    optimizer = make_optimizer(translator.network, settings.training)  # one for the whole run
+    for number in range(3):
+        train_steps(translator, loader, optimizer, settings=settings, place=Place("alder", number))
+    wanted = translator.network.state_dict()
+    found = load_checkpoint(tmp_path / "alone" / "last.safetensors")
+    assert found.round == 3
+    assert all(torch.equal(found.state[name], wanted[name]) for name in wanted)
+    assert not (tmp_path / "federated").exists()
+
+
+def test_site_alone_differs_from_the_federation_in_nothing_that_shapes_its_steps(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = make_settings(run__seed=11, federation__min_sites=3)
+    own = alone_settings(settings, tmp_path).flat()
+    changed = {name for name, value in settings.flat().items() if own[name] != value}
+    assert changed == {"run.name", "run.output", "run.resume", "federation.min-sites"}
+    assert own["federation.min-sites"] == 1
+
+
+def test_site_alone_is_not_trained_twice(
+    make_store: Callable[..., SiteStore],
+    make_settings: Callable[..., Settings],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_store("alder")
+    store, output = tmp_path / "sites" / "alder", tmp_path / "alone" / "alder"
+    assert alone_rounds([output]) == 0
+    train_alone_site(store, make_settings(), output)
+    assert alone_rounds([output, tmp_path / "alone" / "birch"]) == 3
+    records = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
+    assert [sorted(record["valid_mae"]) for record in records] == [["alder"]] * 3
+    monkeypatch.setattr(workers, "train_alone", None)  # a call would be a TypeError
+    train_alone_site(store, make_settings(), output)
