@@ -99,7 +99,7 @@ class NetworkSettings(Section):
     @property
     def heads(self) -> int:
         """Attention heads."""
-        return 4
+        return {"tiny": 1, "small": 4, "base": 4}[self.size]
 
     @property
     def groups(self) -> int:
@@ -131,7 +131,7 @@ class LossSettings(Section):
 class TrainingSettings(Section):
     """The loop at a site."""
 
-    local_steps: Positive = 40
+    local_steps: Positive = 10
     batch_size: Positive = 4
     accumulation: Positive = 1
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
@@ -148,11 +148,11 @@ class TrainingSettings(Section):
 class FederationSettings(Section):
     """The rounds: how many, with whom, how weighted."""
 
-    rounds: Positive = 10
+    rounds: Positive = 32
     min_sites: Annotated[int, Field(ge=1)] = 2
     weight_cap: Annotated[float, Field(gt=0, le=1)] = 0.5
     round_deadline: Annotated[float, Field(gt=0)] = 3600.0
-    validation_slabs: Annotated[int, Field(ge=1)] = 12
+    validation_slabs: Annotated[int, Field(ge=1)] = 8
 
 
 class SamplingSettings(Section):

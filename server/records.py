@@ -29,6 +29,7 @@ class RoundRecord:
     valid_mae: Mapping[str, float]
     shares: Mapping[str, float]
     failures: Mapping[str, str]
+    site_seconds: Mapping[str, float]
     seconds: float
     bytes: int
 

@@ -139,19 +139,19 @@ class Federation:
             cap=self.settings.federation.weight_cap,
         )
         average, failures = RunningAverage(), {}
-        loss, mae = {}, {}
+        loss, mae, busy = {}, {}, {}
         for name, report in self._answers(members, progress, sent, TRAIN):
             if isinstance(report, str):
                 failures[name] = report
                 continue
             average.add(report.weights, weight=shares[name])
-            loss[name], mae[name] = report.train_loss, report.valid_mae
+            loss[name], mae[name], busy[name] = report.train_loss, report.valid_mae, report.seconds
         self._enough(loss, failures, number)
         self._compare(progress, mae, shares)
         self._advance(progress, average.result())
         bytes_moved = sum(b.nbytes for b in sent.values()) * (len(members) + len(loss))
         seconds = time.monotonic() - start
-        record = RoundRecord(number, loss, mae, shares, failures, seconds, bytes_moved)
+        record = RoundRecord(number, loss, mae, shares, failures, busy, seconds, bytes_moved)
         progress.history.append(record)
         self.folder.save_round(progress)
         self.folder.log(record)
@@ -168,7 +168,7 @@ class Federation:
             else:
                 mae[name] = report.valid_mae
         self._compare(progress, mae, shares)
-        record = RoundRecord(number, {}, mae, shares, failures, time.monotonic() - start, 0)
+        record = RoundRecord(number, {}, mae, shares, failures, {}, time.monotonic() - start, 0)
         progress.history.append(record)
         self.folder.log(record)
         self.folder.save_last(progress)

@@ -50,6 +50,19 @@ def test_explains_itself_without_our_code(saved) -> None:
     assert about["versions"]["torch"] == torch.__version__
 
 
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_training_a_translator_leaves_the_weights_it_was_made_of(make_settings, channels_last: bool) -> None:
+    settings = make_settings(training__channels_last=channels_last)
+    state = new_network(settings).state_dict()
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    network = new_translator(settings, state).network
+    assert all(p.requires_grad and not p.is_meta for p in network.parameters())
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 1
+    assert all(torch.equal(state[name], tensor) for name, tensor in before.items())
+
+
 class TestRefusals:
     def test_missing(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="no such file; train first"):

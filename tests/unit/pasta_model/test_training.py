@@ -174,6 +174,27 @@ def test_learning_rate_follows_the_global_step(monkeypatch, make_settings) -> No
     assert list(rates.values()) == pytest.approx(wanted)
 
 
+def test_noise_follows_seed_site_and_round(monkeypatch, make_settings) -> None:
+    drawn: list[float] = []
+
+    def loss(translator, batch, *, settings, generator):
+        drawn.append(torch.rand((), generator=generator).item())
+        return translator.network.weight.sum()
+
+    monkeypatch.setattr(training, "step_loss", loss)
+    for seed, site, number in [(1, "A", 0), (1, "A", 0), (2, "A", 0), (1, "B", 0), (1, "A", 1)]:
+        toy = Toy()
+        train_steps(
+            SimpleNamespace(network=toy),
+            Numbers(1.0),
+            torch.optim.SGD(toy.parameters()),
+            settings=make_settings(training__local_steps=1, run__seed=seed),
+            place=Place(site, number),
+        )
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) == 4
+
+
 class TestNotFinite:
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_loss_stops_before_the_step(self, monkeypatch, make_settings, value: float) -> None:

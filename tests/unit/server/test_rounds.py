@@ -21,6 +21,7 @@ from pasta_model.config import Settings, settings_from_flat
 from pasta_model.data.clinical import Moments, Standardisation
 from pasta_model.errors import CheckpointError, FederationError
 from pasta_model.exchange.contents import Invitation, NodeReport, Parcel, SiteReport, TrainReport, TrainTask
+from pasta_model.exchange.packing import Layout
 from server import rounds, wire
 from server.records import Progress
 from server.rounds import Federation
@@ -42,6 +43,7 @@ class OneMatrix(torch.nn.Module):
 @pytest.fixture(autouse=True)
 def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "new_network", lambda settings: OneMatrix())
+    monkeypatch.setattr(rounds, "network_layout", lambda settings: Layout.of(OneMatrix().state_dict()))
     monkeypatch.setattr(wire, "POLL_SECONDS", 0.001)
 
 

@@ -27,9 +27,8 @@ def cohorts(draw: st.DrawFn) -> list[Session]:
     sessions = []
     for site in "ABC"[: draw(st.integers(1, 3))]:
         for number in range(draw(st.integers(1, 25))):
-            diagnosis = draw(st.sampled_from(DIAGNOSES))
-            visits = draw(st.integers(1, 3))
-            sessions += [session(f"{site}{number}", site, f"v{v}", diagnosis) for v in range(visits)]
+            visits = draw(st.lists(st.sampled_from(DIAGNOSES), min_size=1, max_size=3))
+            sessions += [session(f"{site}{number}", site, f"v{v}", d) for v, d in enumerate(visits)]
     return sessions
 
 

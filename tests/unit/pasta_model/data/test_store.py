@@ -59,6 +59,11 @@ class TestContent:
         assert isinstance(store._mri, np.memmap)
         assert isinstance(store._pet, np.memmap)
 
+    def test_a_session_costs_two_bytes_a_voxel(self, make_store, tmp_path: Path) -> None:
+        make_store()
+        for name in ("mri.npy", "pet.npy"):
+            assert (tmp_path / "sites" / "A" / name).stat().st_size == 128 + 4 * 2 * 48 * 48 * 56
+
     def test_same_scans_same_bytes(self, make_session, tmp_path: Path) -> None:
         session = make_session("ann")
         for name in ("one", "two"):
