@@ -21,7 +21,7 @@ from pasta_model.data.clinical import SCHEMES, Moments, Standardisation, clinica
 from pasta_model.data.slabs import SlabLoader
 from pasta_model.data.store import SiteStore
 from pasta_model.diffusion.cycle import Translator
-from pasta_model.errors import StoreError
+from pasta_model.errors import ExchangeError, StoreError
 from pasta_model.exchange.contents import SiteReport, TrainReport, TrainTask
 from pasta_model.exchange.packing import Layout, pack, unpack
 from pasta_model.files import atomic_path
@@ -46,7 +46,7 @@ def local_sites(settings: Settings, node_config: Mapping[str, Scalar]) -> dict[s
         paths = [Path(str(node_config["site-store"]))]
     else:
         root = Path(settings.data.sites)
-        found = sorted(p.parent for p in root.glob("*/index.json"))
+        found = sorted(p.parent for p in root.glob("[!.]*/index.json"))
         if not found:
             raise StoreError(f"{root.resolve()}: no prepared site here; make them with 'pasta-sim cohort'")
         number, total = int(node_config["partition-id"]), int(node_config["num-partitions"])
@@ -126,6 +126,9 @@ class Site:
         )
 
     def _received(self, task: TrainTask) -> tuple[Translator, Layout]:
+        columns = len(self.scheme.columns)
+        if {len(task.standardisation.mean), len(task.standardisation.spread)} != {columns}:
+            raise ExchangeError(f"the standardisation does not have {columns} columns; use one scheme")
         layout = network_layout(self.settings)
         return new_translator(self.settings, unpack(task.weights, layout)), layout
 
@@ -159,6 +162,11 @@ class Site:
             content = optimizer.state_dict()
             content["state"] = _nested(saved)
             optimizer.load_state_dict(content)
+            # The fused AdamW walks raw memory: moments must lie as their parameters do.
+            for parameter, values in optimizer.state.items():
+                for name, value in values.items():
+                    if value.shape == parameter.shape:
+                        values[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
     def _keep(self, optimizer: torch.optim.Optimizer, round_number: int) -> None:
         flat = {

@@ -5,6 +5,7 @@ from typing import cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
+from pasta_model.errors import ExchangeError
 from pasta_model.exchange.contents import Parcel, Refusal, Value
 
 ARRAYS, VALUES = "arrays", "values"
@@ -12,12 +13,20 @@ REFUSED = 100  # Flower leaves codes from 100 to applications
 
 
 def parcel_of(message: Message) -> Parcel:
-    """Take the parcel out of a message."""
+    """Take the parcel out of a message.
+
+    Raises
+    ------
+    ExchangeError
+        When the message holds anything besides arrays and values.
+    """
+    extra = set(message.content) - {ARRAYS, VALUES}
+    if extra:
+        raise ExchangeError(f"a message holds records {sorted(extra)}, wanted {ARRAYS} and {VALUES}")
     arrays = message.content.array_records.get(ARRAYS, ArrayRecord())
     values = message.content.config_records.get(VALUES, ConfigRecord())
-    return Parcel(
-        cast("dict[str, Value]", dict(values)), {name: array.numpy() for name, array in arrays.items()}
-    )
+    buffers = {name: array.numpy() for name, array in arrays.items()}
+    return Parcel(cast("dict[str, Value]", dict(values)), buffers)
 
 
 def reply(parcel: Parcel, message: Message) -> Message:

@@ -72,12 +72,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format {metadata.get('format')!r}, wanted {FORMAT!r}")
-    about = json.loads(metadata["about"])
-    flat: dict[str, Scalar] = about["settings"]
-    standardisation = Standardisation(
-        tuple(about["standardisation"]["mean"]), tuple(about["standardisation"]["spread"])
-    )
-    return Checkpoint(state, settings_from_flat(flat), standardisation, int(about["round"]))
+    try:
+        about = json.loads(metadata["about"])
+        flat: dict[str, Scalar] = about["settings"]
+        mean, spread = about["standardisation"]["mean"], about["standardisation"]["spread"]
+        number = int(about["round"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its description is damaged ({error!r}); save it again") from error
+    return Checkpoint(state, settings_from_flat(flat), Standardisation(tuple(mean), tuple(spread)), number)
 
 
 def file_digest(path: Path) -> str:
@@ -125,7 +127,8 @@ def new_translator(settings: Settings, state: Mapping[str, Tensor] | None = None
         with torch.device("meta"):  # no time for initial weights that are replaced at once
             network = _network(settings)
         try:
-            network.load_state_dict(dict(state), assign=True)
+            own = {name: value.float().clone() for name, value in state.items()}
+            network.load_state_dict(own, assign=True)
         except RuntimeError as error:
             raise CheckpointError(
                 f"the weights do not fit network.size {settings.network.size!r}: {error}"

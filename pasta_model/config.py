@@ -36,14 +36,19 @@ class Section(BaseModel):
     """A frozen section: unknown names and wrong types are refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, alias_generator=_kebab, populate_by_name=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        alias_generator=_kebab,
+        populate_by_name=True,
     )
 
 
 class RunSettings(Section):
     """What the run is called and where its files go."""
 
-    name: str = "pasta"
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = "pasta"
     output: str = "outputs/flwr"
     seed: Annotated[int, Field(ge=0)] = 2026
     resume: bool = False

@@ -132,8 +132,9 @@ def synthesise_sessions(
     for done, session in enumerate(sessions, start=1):
         path = job.pet_path(session)
         try:
-            if not _is_done(path, provenance):
-                _synthesise_one(synthesiser, session, path, provenance)
+            about = {**provenance, **_inputs(session)}
+            if not _is_done(path, about):
+                _synthesise_one(synthesiser, session, path, about)
             paths.append(path)
         except VolumeError as error:
             problems.add(f"{session.name}: {error}")
@@ -167,6 +168,13 @@ def _provenance(job: SynthesisJob, synthesiser: Synthesiser) -> dict[str, object
     }
 
 
+def _inputs(session: Session) -> dict[str, object]:
+    """Say what the PET is made from; a changed scan or value makes it stale."""
+    if not session.mri.is_file():
+        raise VolumeError(f"{session.mri}: no such file; check the path in the manifest")
+    return {"MriSha256": file_digest(session.mri), "Clinical": dict(session.clinical)}
+
+
 def _sidecar(path: Path) -> Path:
     return path.with_name(path.name.replace(".nii.gz", ".json"))
 
@@ -175,5 +183,8 @@ def _is_done(path: Path, provenance: Mapping[str, object]) -> bool:
     sidecar = _sidecar(path)
     if not (path.is_file() and sidecar.is_file()):
         return False
-    found = json.loads(sidecar.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(sidecar.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
     return all(found.get(key) == value for key, value in provenance.items())

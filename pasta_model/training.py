@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pasta_model.config import Settings, TrainingSettings
 from pasta_model.data.slabs import SlabLoader
@@ -62,7 +62,7 @@ def train_steps(
     Raises
     ------
     TrainingError
-        When a loss is not finite; the weights are those before the bad step.
+        When a loss or gradient is not finite; the weights are those before the bad step.
     """
     t = settings.training
     seed = settings.run.seed
@@ -77,17 +77,22 @@ def train_steps(
         for _ in range(t.accumulation):
             batch = next(batches).to(t.device, channels_last=t.channels_last)
             loss = step_loss(translator, batch, settings=settings.loss, generator=generator)
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"loss is {loss.item()} at site {place.site}, round {place.round}, step {step};"
-                    " lower training.learning-rate or check the site's scans"
-                )
+            _finite(loss, "loss", place, step)
             (loss / t.accumulation).backward()
             step_total += loss.item() / t.accumulation
-        nn.utils.clip_grad_norm_(translator.network.parameters(), t.max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(translator.network.parameters(), t.max_grad_norm)
+        _finite(norm, "gradient norm", place, step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, total_steps=settings.total_steps, settings=t)
         optimizer.step()
         total += step_total
         on_step(step, step_total)
     return total / t.local_steps
+
+
+def _finite(value: Tensor, name: str, place: Place, step: int) -> None:
+    if not torch.isfinite(value):
+        raise TrainingError(
+            f"{name} is {value.item()} at site {place.site}, round {place.round}, step {step};"
+            " lower training.learning-rate or check the site's scans"
+        )

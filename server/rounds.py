@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pasta_model.checkpoint import network_layout, new_network
 from pasta_model.config import Settings
-from pasta_model.data.clinical import Moments
+from pasta_model.data.clinical import SCHEMES, Moments
 from pasta_model.errors import ExchangeError, FederationError
 from pasta_model.exchange.contents import (
     EVALUATE,
@@ -85,15 +85,28 @@ class Federation:
             if isinstance(answer, str):
                 logger.warning("site %s did not join: %s", name, answer)
                 continue
-            report = SiteReport.of(answer)
-            members[name] = Member(nodes[name], report)
-            logger.info("site %s joins with %d training subjects", name, report.train_subjects)
+            try:
+                members[name] = Member(nodes[name], self._welcome(name, SiteReport.of(answer)))
+            except ExchangeError as error:
+                logger.warning("site %s is left out: %s", name, error)
         if len(members) < self.settings.federation.min_sites:
             raise FederationError(
                 f"{len(members)} site(s) joined ({', '.join(sorted(members)) or 'none'}), wanted at least"
                 f" {self.settings.federation.min_sites}; see the log of those that refused"
             )
         return members
+
+    def _welcome(self, name: str, report: SiteReport) -> SiteReport:
+        """Check what a site says of itself before it becomes a member."""
+        columns = len(SCHEMES[self.settings.data.clinical].columns)
+        if report.site != name:
+            raise ExchangeError(f"it calls itself {report.site!r}")
+        if report.train_subjects == 0:
+            raise ExchangeError("it has no subject to train on")
+        if any(a.shape != (columns,) for a in vars(report.moments).values()):
+            raise ExchangeError(f"its clinical sums do not have {columns} columns; use one scheme")
+        logger.info("site %s joins with %d training subjects", name, report.train_subjects)
+        return report
 
     def _await_nodes(self) -> list[int]:
         """Wait for nodes, until their number has settled: a run may start before they have."""
@@ -114,7 +127,12 @@ class Federation:
             if isinstance(answer, str):
                 logger.warning("node %s did not answer: %s", name, answer)
                 continue
-            for site in NodeReport.of(answer).sites:
+            try:
+                sites = NodeReport.of(answer).sites
+            except ExchangeError as error:
+                logger.warning("node %s is left out: %s", name, error)
+                continue
+            for site in sites:
                 if site in served:
                     raise FederationError(f"site {site!r} is served by two nodes; stop one of them")
                 served[site] = asked[name][0]
@@ -134,10 +152,7 @@ class Federation:
         """One round: 1. send, 2. add each answer to the average, 3. keep."""
         start, number = time.monotonic(), progress.next_round
         sent = pack(progress.state)
-        shares = capped_shares(
-            {name: m.report.train_subjects for name, m in members.items()},
-            cap=self.settings.federation.weight_cap,
-        )
+        shares = self._shares(members)
         average, failures = RunningAverage(), {}
         loss, mae, busy = {}, {}, {}
         for name, report in self._answers(members, progress, sent, TRAIN):
@@ -147,6 +162,8 @@ class Federation:
             average.add(report.weights, weight=shares[name])
             loss[name], mae[name], busy[name] = report.train_loss, report.valid_mae, report.seconds
         self._enough(loss, failures, number)
+        total = sum(shares[name] for name in loss)
+        shares = {name: shares[name] / total for name in loss}  # as they were applied
         self._compare(progress, mae, shares)
         self._advance(progress, average.result())
         bytes_moved = sum(b.nbytes for b in sent.values()) * (len(members) + len(loss))
@@ -161,7 +178,7 @@ class Federation:
         """Measure the last model, which no round has measured yet, and keep best and last."""
         start, number = time.monotonic(), progress.next_round
         sent, mae, failures = pack(progress.state), {}, {}
-        shares = progress.history[-1].shares
+        shares = self._shares(members)
         for name, report in self._answers(members, progress, sent, EVALUATE):
             if isinstance(report, str):
                 failures[name] = report
@@ -209,6 +226,11 @@ class Federation:
             raise FederationError(
                 f"round {number}: {len(answered)} usable answer(s), wanted at least {wanted}; {reasons}"
             )
+
+    def _shares(self, members: Mapping[str, Member]) -> dict[str, float]:
+        """Each member's share by its subjects, capped; when one is missing the others share its part."""
+        subjects = {name: member.report.train_subjects for name, member in members.items()}
+        return capped_shares(subjects, cap=self.settings.federation.weight_cap)
 
     def _compare(self, progress: Progress, mae: Mapping[str, float], shares: Mapping[str, float]) -> None:
         """Keep the model that was just measured when it is the best so far."""

@@ -9,6 +9,7 @@ from typing import Protocol, cast
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from pasta_model.errors import ExchangeError
 from pasta_model.exchange.contents import Parcel, Value
 
 ARRAYS, VALUES = "arrays", "values"
@@ -75,10 +76,10 @@ class GridPost:
         shared: dict[int, ArrayRecord] = {}  # equal weights for all sites are converted once
         pending = {}
         for name, (node, parcel) in sorted(parcels.items()):
-            arrays = shared.setdefault(
-                id(parcel.arrays), ArrayRecord({k: Array(v) for k, v in parcel.arrays.items()})
-            )
-            content = RecordDict({ARRAYS: arrays, VALUES: ConfigRecord(dict(parcel.values))})
+            key = id(parcel.arrays)
+            if key not in shared:
+                shared[key] = ArrayRecord({k: Array(v) for k, v in parcel.arrays.items()})
+            content = RecordDict({ARRAYS: shared[key], VALUES: ConfigRecord(dict(parcel.values))})
             message = Message(content, dst_node_id=node, message_type=message_type)
             for identity in self.grid.push_messages([message]):
                 pending[name] = identity
@@ -93,15 +94,20 @@ class GridPost:
             for message in self.grid.pull_messages([identity]):
                 if message.has_error():
                     return f"code {message.error.code}: {message.error.reason}"
-                return _parcel(message)
+                try:
+                    return _parcel(message)
+                except (ExchangeError, TypeError, ValueError) as error:
+                    return f"unreadable answer ({error})"
             if time.monotonic() > end:
                 return f"no answer within {self.deadline:g} s"
             time.sleep(POLL_SECONDS)
 
 
 def _parcel(message: Message) -> Parcel:
+    extra = set(message.content) - {ARRAYS, VALUES}
+    if extra:
+        raise ExchangeError(f"a message holds records {sorted(extra)}, wanted {ARRAYS} and {VALUES}")
     arrays = message.content.array_records.get(ARRAYS, ArrayRecord())
     values = message.content.config_records.get(VALUES, ConfigRecord())
-    return Parcel(
-        cast("dict[str, Value]", dict(values)), {name: array.numpy() for name, array in arrays.items()}
-    )
+    buffers = {name: array.numpy() for name, array in arrays.items()}
+    return Parcel(cast("dict[str, Value]", dict(values)), buffers)

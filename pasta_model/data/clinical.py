@@ -93,7 +93,7 @@ class Standardisation:
         """Return the clinical vector (K,): z-scores, 0 where missing, then the presence flags."""
         raw = np.array([_number(values.get(c)) for c in scheme.columns], dtype=np.float64)
         z = (raw - np.asarray(self.mean)) / np.asarray(self.spread)
-        flags = [float(values.get(c) is not None) for c in scheme.flagged]
+        flags = [float(np.isfinite(_number(values.get(c)))) for c in scheme.flagged]
         vector = np.concatenate([np.nan_to_num(z, nan=0.0), flags])
         return np.asarray(vector, dtype=np.float32)
 

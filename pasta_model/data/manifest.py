@@ -8,6 +8,7 @@ relative to the table. All bad rows are reported at once.
 import csv
 import difflib
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ CLINICAL = {  # column: lowest and highest possible value
 SEXES = {"M": 0.0, "Male": 0.0, "F": 1.0, "Female": 1.0}
 KNOWN = (*REQUIRED, *CLINICAL, "split")
 MISSING = ("", "n/a")
+NAME = re.compile(r"\w[\w.-]*")  # names become folders
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,14 @@ def read_manifest(path: Path, *, needs_pet: bool = True) -> tuple[Session, ...]:
         impossible values, duplicate sessions, an empty table.
     """
     problems = Problems(f"{path}: the manifest cannot be used")
-    header, rows = _read_table(path)
+    header, rows = _read_table(path, problems)
     _check_header(header, problems)
-    problems.raise_if_any(ManifestError)
+    if not set(REQUIRED) <= set(header):
+        problems.raise_if_any(ManifestError)
     if not rows:
         problems.add("found no subject; wanted at least one row below the header")
     sessions = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows.items():
         where = f"line {number} ({row.get('participant_id') or 'no participant_id'})"
         sessions.append(_session(row, path.parent, where, problems, needs_pet=needs_pet))
     for name, count in Counter(s.name for s in sessions).items():
@@ -82,18 +85,25 @@ def read_manifest(path: Path, *, needs_pet: bool = True) -> tuple[Session, ...]:
     return tuple(sessions)
 
 
-def _read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def _read_table(path: Path, problems: Problems) -> tuple[list[str], dict[int, dict[str, str]]]:
+    """Read a table: its columns, and its rows by line number."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not UTF-8 text; export the table again as UTF-8") from error
-    reader = csv.DictReader(
-        text.splitlines(), delimiter="," if path.suffix == ".csv" else "\t", restkey="", restval=""
-    )
-    rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
-    return [name.strip() for name in reader.fieldnames or []], rows
+    reader = csv.reader(text.splitlines(), delimiter="," if path.suffix == ".csv" else "\t")
+    header = [name.strip() for name in next(reader, [])]
+    rows = {}
+    for cells in reader:
+        if not any(cells):
+            continue
+        if len(cells) > len(header):
+            problems.add(f"line {reader.line_num}: {len(cells)} cells, wanted {len(header)}")
+        padded = [*cells, *[""] * (len(header) - len(cells))]
+        rows[reader.line_num] = {k: v.strip() for k, v in zip(header, padded, strict=False)}
+    return header, rows
 
 
 def _check_header(header: Sequence[str], problems: Problems) -> None:
@@ -105,8 +115,8 @@ def _check_header(header: Sequence[str], problems: Problems) -> None:
             problems.add(f"column {name!r}: found {count} times, wanted once")
         if name not in KNOWN:
             close = difflib.get_close_matches(name, KNOWN, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(KNOWN)}"
-            problems.add(f"column {name!r} is unknown; {hint} Remove or rename it")
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(KNOWN)}."
+            problems.add(f"column {name!r} is unknown; {hint} Rename or remove it")
 
 
 def _session(
@@ -115,6 +125,8 @@ def _session(
     for name in ("participant_id", "session_id", "site"):
         if row[name] in MISSING:
             problems.add(f"{where}: {name} is missing")
+        elif not NAME.fullmatch(row[name]):
+            problems.add(f"{where}: {name} {row[name]!r}, wanted letters, digits, '.', '_' and '-'")
     if row["diagnosis"] not in DIAGNOSES:
         problems.add(f"{where}: diagnosis {row['diagnosis']!r}, wanted one of {', '.join(DIAGNOSES)}")
     split = row.get("split") or None
@@ -174,13 +186,13 @@ def read_splits(path: Path) -> dict[str, str]:
     ManifestError
         With a line for every bad row.
     """
-    header, rows = _read_table(path)
     problems = Problems(f"{path}: the splits cannot be used")
+    header, rows = _read_table(path, problems)
     if header != ["participant_id", "split"]:
         problems.add(f"found columns {header}, wanted participant_id and split")
         problems.raise_if_any(ManifestError)
     splits: dict[str, str] = {}
-    for row in rows:
+    for row in rows.values():
         subject, split = row["participant_id"], row["split"]
         if split not in SPLITS:
             problems.add(f"{subject}: split {split!r}, wanted one of {', '.join(SPLITS)}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which slabs of which subjects make a batch.
 
-Subjects are drawn without replacement until all have been seen, then reshuffled; the place of a slab
-is uniform over the volume.
+Subjects are drawn without replacement until all have been seen, then reshuffled; one of a subject's
+visits is drawn each time, and the place of a slab is uniform over the volume.
 """
 
 from collections.abc import Iterator, Sequence
@@ -85,11 +85,15 @@ class SlabLoader:
 
     def batches(self, batch_size: int, *, rng: np.random.Generator) -> Iterator[Batch]:
         """Yield batches without end."""
-        queue: list[int] = []
+        visits: dict[str, list[int]] = {}
+        for index in self.indices:
+            visits.setdefault(self.store.entries[index].subject, []).append(index)
+        subjects, queue = list(visits), list[str]()
         while True:
             while len(queue) < batch_size:
-                queue += rng.permutation(self.indices).tolist()
-            chosen, queue = queue[:batch_size], queue[batch_size:]
+                queue += [subjects[i] for i in rng.permutation(len(subjects))]
+            drawn, queue = queue[:batch_size], queue[batch_size:]
+            chosen = [int(rng.choice(visits[subject])) for subject in drawn]
             starts = rng.integers(0, self.store.slices - self.slab_slices + 1, size=batch_size)
             yield self.at(list(zip(chosen, starts.tolist(), strict=True)))
 

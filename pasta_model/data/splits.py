@@ -40,7 +40,8 @@ def assign_splits(
     splits: dict[str, str] = {}
     for site, subjects in sorted(groups.items()):
         order = _spread_by_diagnosis(subjects, numpy_generator(seed, "split", site))
-        n_test, n_valid = _counts(len(order), test), _counts(len(order), valid)
+        n_test = min(_counts(len(order), test), len(order) - 1)  # one is left to train on
+        n_valid = min(_counts(len(order), valid), len(order) - 1 - n_test)
         # Every k-th subject of a list sorted by diagnosis keeps the case mix in each part.
         held = _every(order, n_test + n_valid)
         testers = set(_every(held, n_test))

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from pasta_model.data.grid import Template, template, template_of
 from pasta_model.data.manifest import Session
 from pasta_model.data.scaling import PET_SCALE, Scale, mri_scale
+from pasta_model.data.splits import refuse_leakage
 from pasta_model.data.volume import read_volume
 from pasta_model.errors import Problems, StoreError, VolumeError
 from pasta_model.files import atomic_directory, write_json
 
 FORMAT = 1
+MIN_SUVR, MAX_SUVR = 0.1, 20.0  # what a PET in SUVR can have as its 99th percentile
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class SiteStore:
         try:
             self._mri = np.load(path / "mri.npy", mmap_mode="r", allow_pickle=False)
             self._pet = np.load(path / "pet.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise StoreError(
                 f"{path}: the arrays cannot be read ({error}); prepare the site again"
             ) from error
@@ -94,6 +96,8 @@ def prepare_store(
     ------
     StoreError
         When there is no session, or a session has no split.
+    SplitError
+        When a subject is in two splits.
     VolumeError
         With a line for every scan that cannot be used.
     """
@@ -102,6 +106,7 @@ def prepare_store(
         raise StoreError(f"{path}: the site has no session; wanted at least one")
     if any(s.split is None for s in sessions):
         raise StoreError(f"{path}: sessions without a split; make splits first")
+    refuse_leakage(sessions)
     sites = sorted({s.site for s in sessions})
     if len(sites) > 1:
         raise StoreError(f"{path}: sessions of sites {', '.join(sites)}; wanted one site a store")
@@ -138,9 +143,15 @@ def _load_pair(session: Session, grid: Template) -> tuple[NDArray[np.float32], N
     found = template_of(mri.data.shape, mri.affine)
     if found != grid:
         raise VolumeError(f"found {found.name}, wanted {grid.name}; resample, or set data.spacing")
+    scale = mri_scale(mri.data)
     if not pet.data.any():
         raise VolumeError("the PET is empty (all zero); leave the session out")
-    scale = mri_scale(mri.data)
+    top = float(np.quantile(pet.data[mri.data > 0], 0.99))
+    if not MIN_SUVR < top < MAX_SUVR:
+        raise VolumeError(
+            f"the PET's 99th percentile in the brain is {top:g}, wanted {MIN_SUVR:g} to {MAX_SUVR:g};"
+            " it must be in SUVR"
+        )
     return (
         grid.to_network(scale.to_network(mri.data)),
         grid.to_network(PET_SCALE.to_network(pet.data)),

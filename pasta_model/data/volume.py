@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from pasta_model.errors import VolumeError
@@ -47,9 +48,10 @@ def read_volume(path: Path, *, unit: str = "arbitrary") -> Volume:
     try:
         image = nib.as_closest_canonical(nib.load(path))
         data = np.asarray(image.dataobj, dtype=np.float32)
-    except (ImageFileError, EOFError, OSError, ValueError, zlib.error, gzip.BadGzipFile) as error:
+    except (ImageFileError, HeaderDataError, EOFError, OSError, ValueError, zlib.error) as error:
+        reason = " ".join(str(error).split())
         raise VolumeError(
-            f"{path}: not a readable NIfTI ({type(error).__name__}: {error});"
+            f"{path}: not a readable NIfTI ({type(error).__name__}: {reason});"
             " the file may be truncated: copy or export it again"
         ) from error
     if data.ndim != 3:

@@ -28,13 +28,14 @@ def _band(length: int, size: int, sigma: float, device: torch.device) -> Tensor:
 
     Twenty times faster on a CPU than the same window as a one-channel convolution.
     """
-    offset = torch.arange(size, dtype=torch.float32, device=device) - (size - 1) / 2
-    window = torch.exp(-(offset**2) / (2 * sigma**2))
-    columns = length - size + 1
-    band = torch.zeros(length, columns, device=device)
-    for column in range(columns):
-        band[column : column + size, column] = window / window.sum()
-    return band
+    with torch.inference_mode(mode=False):  # the matrix is kept and must serve training too
+        offset = torch.arange(size, dtype=torch.float32, device=device) - (size - 1) / 2
+        window = torch.exp(-(offset**2) / (2 * sigma**2))
+        columns = length - size + 1
+        band = torch.zeros(length, columns, device=device)
+        for column in range(columns):
+            band[column : column + size, column] = window / window.sum()
+        return band
 
 
 def ssim(target: Tensor, prediction: Tensor, *, size: int = 11, sigma: float = 1.5) -> Tensor:

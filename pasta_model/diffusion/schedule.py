@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pasta_model.config import DiffusionSettings
+from pasta_model.errors import ConfigError
 
 
 def cosine_alphas_cumprod(num_train_timesteps: int) -> NDArray[np.float64]:
@@ -60,6 +61,18 @@ class Schedule:
         return signal * x0 + sigma * noise
 
     def sampling_timesteps(self, steps: int) -> NDArray[np.int64]:
-        """Return `steps` trained timesteps from noise to image, evenly spread, the last being 0."""
+        """Return `steps` trained timesteps from noise to image, evenly spread, ending at 0.
+
+        A single step is the one from pure noise.
+
+        Raises
+        ------
+        ConfigError
+            When there are fewer trained timesteps than that.
+        """
+        if not 1 <= steps <= len(self.timesteps):
+            raise ConfigError(
+                f"sampling.steps {steps}, wanted 1 to {len(self.timesteps)}, the trained timesteps"
+            )
         index = np.linspace(len(self.timesteps) - 1, 0, steps).round().astype(np.int64)
         return np.asarray(self.timesteps[index], dtype=np.int64)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pasta_model.config import SamplingSettings
 from pasta_model.diffusion.cycle import Translator
 from pasta_model.diffusion.samplers import ddim
-from pasta_model.errors import VolumeError
+from pasta_model.errors import ConfigError, VolumeError
 from pasta_model.network.dual_arm import Conditioning, Direction
 
 
@@ -24,7 +24,11 @@ def slab_starts(slices: int, slab_slices: int, hop: int) -> list[int]:
     ------
     VolumeError
         When the volume is thinner than a slab.
+    ConfigError
+        When slices would lie between the slabs.
     """
+    if hop > slab_slices:
+        raise ConfigError(f"sampling.hop {hop} is larger than a slab of {slab_slices}; choose a smaller one")
     if slices < slab_slices:
         raise VolumeError(f"a volume of {slices} slices is thinner than a slab of {slab_slices}")
     return sorted({*range(0, slices - slab_slices, hop), slices - slab_slices})

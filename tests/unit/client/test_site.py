@@ -148,7 +148,6 @@ class TestWhatLeavesTheSite:
         wrong = TrainTask("A", 0, PLAIN, {"float32.000": np.zeros(3, np.float32)})
         assert ask("train", wrong.parcel()).error.reason.startswith("ExchangeError")
 
-    @pytest.mark.xfail(reason="ValueError instead of ExchangeError")
     def test_standardisation_of_another_scheme(self, ask, settings) -> None:
         wrong = TrainTask("A", 0, Standardisation((1.0, 2.0), (1.0, 2.0)), task(settings).weights)
         assert ask("train", wrong.parcel()).error.reason.startswith("ExchangeError")
@@ -235,7 +234,6 @@ class TestStateOnDisk:
         other = make_settings(data__sites=settings.data.sites, run__seed=9)
         assert Site(path, settings)._state != Site(path, other)._state
 
-    @pytest.mark.xfail(reason="run.name of the server becomes a path at the site")
     def test_name_of_a_run_does_not_lead_out_of_the_store(self, settings, make_settings) -> None:
         path = Path(settings.data.sites) / "A"
         state = None

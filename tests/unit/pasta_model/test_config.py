@@ -62,7 +62,6 @@ class TestRefusals:
     def test_impossible_value(self, name: str, value: object) -> None:
         assert lines_of(refused(**{name: value}))[0].startswith(f"{name}: found {value!r}, wanted ")
 
-    @pytest.mark.xfail(reason="inf passes gt=0: Section needs allow_inf_nan=False")
     @pytest.mark.parametrize(
         "name", ["training.learning-rate", "loss.metaroi-strength", "training.weight-decay"]
     )

@@ -42,7 +42,6 @@ def test_every_subject_is_seen_before_any_is_repeated(make_store, monkeypatch, b
     assert len({tuple(order[i : i + 3]) for i in range(0, len(order) - 2, 3)}) > 1
 
 
-@pytest.mark.xfail(reason="sessions are drawn, not subjects")
 def test_a_subject_with_more_visits_is_not_drawn_more_often(make_session, tmp_path, monkeypatch) -> None:
     sessions = [make_session("ann"), *(make_session("bob", session=f"m{i}") for i in range(3))]
     source = loader(prepare_store(tmp_path / "s", sessions, spacing=3.0))

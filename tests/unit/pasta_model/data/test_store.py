@@ -139,7 +139,6 @@ class TestRefusals:
         with pytest.raises(StoreError, match="sites A, B"):
             prepare_store(tmp_path / "s", [make_session("ann"), make_session("bob", site="B")], spacing=3.0)
 
-    @pytest.mark.xfail(reason="prepare_store does not refuse leakage")
     def test_subject_in_two_splits(self, make_session, tmp_path: Path) -> None:
         twice = [make_session("ann"), make_session("ann", session="m12", split="test")]
         with pytest.raises(SplitError, match="ann: in splits test, train"):
@@ -157,9 +156,7 @@ class TestDamagedStore:
             ("index.json", b"{", "index.json is damaged"),
             ("index.json", b'{"format": 0}', "format 0, wanted 1"),
             ("mri.npy", b"\x93NUMPY", "cannot be read"),
-            pytest.param(
-                "pet.npy", b"", "cannot be read", marks=pytest.mark.xfail(reason="EOFError is not caught")
-            ),
+            pytest.param("pet.npy", b"", "cannot be read"),
         ],
     )
     def test_damaged(self, make_store, tmp_path: Path, name: str, content: bytes, text: str) -> None:

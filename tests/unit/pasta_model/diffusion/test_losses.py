@@ -49,7 +49,6 @@ class TestSsim:
         ]
         assert ssim(SLAB, other).item() == pytest.approx(torch.stack(each).mean().item(), abs=1e-6)
 
-    @pytest.mark.xfail(reason="_band caches an inference tensor")
     def test_can_be_trained_after_it_was_measured(self) -> None:
         # A window made while measuring (inference mode) must not stay in the way of a gradient.
         shape = (1, 1, 17, 19)
