@@ -31,11 +31,13 @@ def validate(manifest: Manifest) -> None:
     from pasta_model.data.splits import refuse_leakage
 
     sessions = read_manifest(manifest)
-    refuse_leakage(sessions)
+    refuse_leakage(sessions, where=str(manifest))
     found = Counter(s.diagnosis for s in sessions)
     groups = ", ".join(f"{n} {name}" for name, n in sorted(found.items()))
     subjects = len({s.subject for s in sessions})
-    Console().print(f"{manifest}: {len(sessions)} sessions of {subjects} subjects ({groups}), no problem")
+    Console().print(
+        f"{manifest}: {len(sessions)} sessions of {subjects} subjects ({groups}), no problem", markup=False
+    )
 
 
 @app.command()
@@ -58,7 +60,9 @@ def split(
     splits = assign_splits(sessions, valid=valid, test=test, seed=seed)
     write_splits(output, splits)
     counts = Counter(splits.values())
-    Console().print(f"{output}: " + ", ".join(f"{counts[n]} {n}" for n in ("train", "valid", "test")))
+    Console().print(
+        f"{output}: " + ", ".join(f"{counts[n]} {n}" for n in ("train", "valid", "test")), markup=False
+    )
 
 
 @app.command()
@@ -80,7 +84,7 @@ def store(
     console = Console()
     with progress_bar(console, f"prepare {sessions[0].site}") as progress:
         made = prepare_store(output, sessions, spacing=spacing, progress=progress)
-    console.print(f"{output}: site {made.site}, {len(made.entries)} sessions")
+    console.print(f"{output}: site {made.site}, {len(made.entries)} sessions", markup=False)
 
 
 @app.command()
@@ -128,7 +132,7 @@ def synthesize(
     with progress_bar(console, "synthesis") as progress:
         job = SynthesisJob(model, output, seed)
         paths = synthesise_sessions(job, sessions, progress=progress)
-    console.print(f"{output}: {len(paths)} synthetic PETs")
+    console.print(f"{output}: {len(paths)} synthetic PETs", markup=False)
 
 
 @app.command()

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import click
+import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import (
@@ -24,18 +26,22 @@ EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
 
 
-def run_command(app: Callable[[], object]) -> None:
+def run_command(app: typer.Typer) -> None:
     """Run a command line; a user's mistake is one message and exit status 2, never a traceback."""
     errors = Console(stderr=True, soft_wrap=True)
     try:
-        app()
+        status = typer.main.get_command(app)(standalone_mode=False)
     except PastaError as error:
         errors.print("[bold red]error:[/] ", end="")
         errors.print(str(error), markup=False, highlight=False)
         sys.exit(EXIT_MISTAKE)
-    except KeyboardInterrupt:
+    except click.ClickException as error:  # a wrong option or argument
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
         errors.print("stopped; the same command goes on from here", markup=False)
         sys.exit(EXIT_INTERRUPTED)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def log_to_console(*, verbose: bool) -> None:

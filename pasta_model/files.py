@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pasta_model.errors import ConfigError
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
@@ -18,7 +20,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     The temporary name keeps the suffixes of the target, because writers choose their format
     by them. When the block fails, the temporary file is removed and `target` is untouched.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     handle, name = tempfile.mkstemp(
         dir=target.parent, prefix=".partial-", suffix="".join(target.suffixes[-2:])
     )
@@ -26,7 +28,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)
+        temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -35,16 +37,32 @@ def atomic_path(target: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_directory(target: Path) -> Iterator[Path]:
     """Yield a temporary directory; it replaces `target` whole when the block succeeds."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_file():
+        raise ConfigError(f"{target}: is a file, wanted a folder; choose another name")
+    _make_folder(target.parent)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
     try:
         yield temporary
-        temporary.chmod(0o755)
+        temporary.chmod(0o777 & ~_umask())
         if target.exists():
             shutil.rmtree(target)
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"{folder}: a file is where a folder is wanted; choose another name") from error
+
+
+def _umask() -> int:
+    """Return what this user takes away from new files' permissions; scans stay as private as wanted."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def write_text(target: Path, text: str) -> None:

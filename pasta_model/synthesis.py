@@ -86,6 +86,8 @@ class Synthesiser:
             torch.from_numpy(vector).to(device) if self.scheme.length else None,
             generator=torch_generator(seed, "synthesis", name, device=device),
         )
+        if not torch.isfinite(x0).all():
+            raise VolumeError("the network returned NaN or infinity; its weights are damaged")
         suvr = PET_SCALE.to_file(x0.cpu().numpy()).clip(min=0)
         return Volume(grid.to_head(suvr).astype(np.float32), mri.affine, "SUVR")
 

@@ -2,6 +2,7 @@
 """The ServerApp: settings, rounds, result."""
 
 import logging
+import sys
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -21,6 +22,9 @@ def main(grid: Grid, context: Context) -> None:
     try:
         settings = settings_from_flat(context.run_config)
         Federation(GridPost(grid, deadline=settings.federation.round_deadline), settings).run()
-    except PastaError as error:  # a user's mistake: one clear message, and the run fails
+    except PastaError as error:
+        # A user's mistake: one clear message. Flower takes SystemExit for success, so the run must end
+        # with an exception; its frames would say nothing to whoever made the mistake.
         logging.getLogger(__name__).error("%s", error)
-        raise SystemExit(2) from None
+        sys.tracebacklimit = 0
+        raise

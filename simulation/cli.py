@@ -20,7 +20,7 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same fil
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("outputs/demo"),
-    seed: Seed = 2026,
+    seed: Annotated[int | None, typer.Option(min=0, help="Overrides the file; 2026 by default.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None,
     fresh: Annotated[bool, typer.Option(help="Start again instead of going on.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes besides Flower's.")] = 2,
@@ -40,20 +40,23 @@ def demo(
     log_to_console(verbose=False)
     console = Console()
     output = output.resolve()
+    settings = demo_settings(output, seed=seed, config=config)
     if fresh and (output / "demo.json").is_file():
         shutil.rmtree(output)
     start = time.monotonic()
     run = Demo(
         app=Path(__file__).resolve().parents[1],
         output=output,
-        settings=demo_settings(output, seed=seed, config=config),
-        cohort=demo_cohort(seed=seed),
+        settings=settings,
+        cohort=demo_cohort(seed=settings.run.seed, spacing=settings.data.spacing),
         console=console,
         workers=workers,
     )
     scores = run.run()
     rows, said = write_demo_report(run, scores)
-    console.print(scores_table(rows, title=f"Held-out digital twins (not patients), seed {seed}"))
+    console.print(
+        scores_table(rows, title=f"Held-out digital twins (not patients), seed {settings.run.seed}")
+    )
     for verdict in said:
         console.print(f"{'✓' if verdict.beats else '✗'} {verdict}", markup=False, highlight=False)
     minutes = (time.monotonic() - start) / 60

@@ -24,7 +24,7 @@ from pasta_model.data.manifest import Session, read_manifest, write_splits
 from pasta_model.data.splits import apply_splits, assign_splits
 from pasta_model.data.store import SiteStore, prepare_store
 from pasta_model.data.volume import Volume, write_volume
-from pasta_model.errors import ConfigError
+from pasta_model.errors import ConfigError, FederationError
 from pasta_model.evaluation import SubjectScore, write_scores
 from pasta_model.files import write_json
 from pasta_model.synthesis import SynthesisJob
@@ -80,11 +80,19 @@ class Demo:
         """Go on with an earlier demo of the same settings; start afresh for others."""
         wanted = {"settings": self.settings.flat(), "cohort": self.cohort.model_dump(mode="json")}
         marker = self.output / "demo.json"
+        if self.output.is_file():
+            raise ConfigError(f"{self.output}: is a file, wanted a folder; choose another name")
         if self.output.exists() and any(self.output.iterdir()) and not marker.is_file():
             raise ConfigError(f"{self.output}: holds other files; choose an empty or new folder")
-        if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) != wanted:
+        if marker.is_file() and self._read_marker(marker) != wanted:
             shutil.rmtree(self.output)
         write_json(marker, wanted)
+
+    def _read_marker(self, marker: Path) -> object:
+        try:
+            return json.loads(marker.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{marker}: damaged; start again with --fresh or a new folder") from error
 
     def _cohort(self) -> list[Session]:
         root = self.output / "cohort"
@@ -126,6 +134,8 @@ class Demo:
                 cpus_per_node=max(1, self.settings.training.threads),
                 on_line=follow,
             )
+        if not (output / "last.safetensors").is_file():
+            raise FederationError(f"{output}: the run left no model; see {self.output / 'flower'}")
 
     def _train_alone(self, pool: Executor, stores: Mapping[str, SiteStore]) -> None:
         outputs = {site: self.output / "alone" / site for site in stores}

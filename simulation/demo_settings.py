@@ -8,12 +8,12 @@ from pasta_model.errors import ConfigError
 from simulation.twins.cohort import CohortSettings
 
 
-def demo_settings(output: Path, *, seed: int, config: Path | None = None) -> Settings:
+def demo_settings(output: Path, *, seed: int | None = None, config: Path | None = None) -> Settings:
     """Return the settings of a demo in `output` (absolute), from a TOML file where one is given."""
     base = settings_from_toml(config) if config else Settings()
     own: dict[str, Scalar] = {
         "run.name": "demo",
-        "run.seed": seed,
+        "run.seed": base.run.seed if seed is None else seed,
         "run.output": str(output / "federated"),
         "run.resume": True,
         "data.sites": str(output / "sites"),

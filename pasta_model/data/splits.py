@@ -73,7 +73,7 @@ def apply_splits(sessions: Sequence[Session], splits: dict[str, str]) -> tuple[S
     return done
 
 
-def refuse_leakage(sessions: Iterable[Session]) -> None:
+def refuse_leakage(sessions: Iterable[Session], *, where: str = "") -> None:
     """Refuse a subject in two splits or at two sites, naming each one.
 
     Raises
@@ -85,7 +85,7 @@ def refuse_leakage(sessions: Iterable[Session]) -> None:
     for session in sessions:
         seen[session.subject][0].add(str(session.split))
         seen[session.subject][1].add(session.site)
-    problems = Problems("subjects would leak between splits")
+    problems = Problems(f"{where + ': ' if where else ''}subjects would leak between splits")
     for subject, (splits, sites) in sorted(seen.items()):
         if len(splits) > 1:
             problems.add(f"{subject}: in splits {', '.join(sorted(splits))}; wanted one")

@@ -104,6 +104,8 @@ def prepare_store(
     grid = template(spacing)
     if not sessions:
         raise StoreError(f"{path}: the site has no session; wanted at least one")
+    if path.is_dir() and any(path.iterdir()) and not (path / "index.json").is_file():
+        raise StoreError(f"{path}: holds other files; choose an empty or new folder")
     if any(s.split is None for s in sessions):
         raise StoreError(f"{path}: sessions without a split; make splits first")
     refuse_leakage(sessions)

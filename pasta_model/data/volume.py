@@ -9,7 +9,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
+from nibabel.spatialimages import SpatialImage
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from pasta_model.errors import VolumeError
@@ -46,9 +47,9 @@ def read_volume(path: Path, *, unit: str = "arbitrary") -> Volume:
     if not path.is_file():
         raise VolumeError(f"{path}: no such file; check the path in the manifest")
     try:
-        image = nib.as_closest_canonical(nib.load(path))
+        image = nib.as_closest_canonical(_load(path))
         data = np.asarray(image.dataobj, dtype=np.float32)
-    except (ImageFileError, HeaderDataError, EOFError, OSError, ValueError, zlib.error) as error:
+    except (ImageFileError, WrapStructError, EOFError, OSError, ValueError, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise VolumeError(
             f"{path}: not a readable NIfTI ({type(error).__name__}: {reason});"
@@ -60,6 +61,16 @@ def read_volume(path: Path, *, unit: str = "arbitrary") -> Volume:
     if bad:
         raise VolumeError(f"{path}: {bad} of {data.size} voxels are NaN or infinite; wanted none")
     return Volume(data, np.asarray(image.affine, dtype=np.float64), unit)
+
+
+def _load(path: Path) -> SpatialImage:
+    """Read a file whole: a gzip's checksum stands at its end."""
+    if path.suffix != ".gz":
+        image: SpatialImage = nib.load(path)
+        return image
+    payload = gzip.decompress(path.read_bytes())
+    version_2 = payload[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")  # size of the header, 540
+    return (nib.Nifti2Image if version_2 else nib.Nifti1Image).from_bytes(payload)
 
 
 def write_volume(path: Path, volume: Volume, *, description: str = "") -> None:

@@ -43,7 +43,7 @@ def test_flower_does_not_check_a_value_but_we_do() -> None:
 
 
 def test_flower_would_refuse_a_name_that_is_not_in_the_table() -> None:
-    with pytest.raises(ValueError, match="federation.round"):
+    with pytest.raises(ValueError, match=r"federation\.round"):
         fuse_dicts(CONFIG, {"federation.round": 3}, check_keys=True)
 
 

@@ -91,9 +91,6 @@ def test_two_nodes_train_three_sites_to_the_weights_of_a_run_without_flower(
     assert not all(torch.equal(last[key], initial[key]) for key in initial), "nothing was learnt"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Flower takes SystemExit in the ServerApp's thread for success: server_app.py:30"
-)
 def test_run_that_cannot_start_is_an_error_with_its_reason(
     run_settings: Callable[..., Settings], tmp_path: Path, left_behind: Callable[[], list[str]]
 ) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -28,9 +27,6 @@ from pasta_model.evaluation import read_scores
 from simulation.baselines import train_alone
 
 HEAD = template(3.0).head
-not_yet = partial(
-    pytest.mark.xfail, strict=True
-)  # a known fault: `reason` says where; take it away when mended
 MAINS = {
     "pasta": pasta_model.cli.main,
     "pasta-client": client.cli.main,
@@ -395,7 +391,6 @@ def test_blanks_around_the_name_of_a_column_do_not_matter(
     assert [entry["clinical"]["age"] for entry in entries] == [70.5, 70.5]
 
 
-@not_yet(reason="the message does not say which table: splits.py:74,98")
 def test_leak_names_the_table_it_was_found_in(hospital: Hospital, refused: Callable[..., str]) -> None:
     hospital.rows.append(dict(hospital.rows[0], session_id="ses-2", split="test"))
     hospital.rows[0]["split"] = "train"
@@ -450,7 +445,7 @@ SCANS = {
     "four dimensions": ("pet", add_time, r"{scan}: found 4 dimensions .*, wanted 3"),
     "other place": ("pet", move, r"lie on different grids; .*register and resample them first"),
     "other shape": ("mri", grow, r"lie on different grids; .*register and resample them first"),
-    "no activity": ("pet", lambda path: replace_voxels(path, 0, only_one=False), r"the PET.*must be in SUVR"),
+    "no activity": ("pet", lambda path: replace_voxels(path, 0, only_one=False), r"the PET is empty"),
     "not SUVR": ("pet", lambda path: replace_voxels(path, 5e3, only_one=False), r"the PET.*must be in SUVR"),
     "no brain": ("mri", lambda path: replace_voxels(path, 0, only_one=False), r"the MRI has no voxel above"),
 }
@@ -459,9 +454,7 @@ SCANS = {
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param("damaged gzip", marks=not_yet(reason="gzip's checksum is never read: volume.py:52")),
-        pytest.param("no brain", marks=not_yet(reason="told as a fault of the PET: store.py:154")),
-        *(name for name in SCANS if name not in ("damaged gzip", "no brain")),
+        *SCANS,
     ],
 )
 def test_scan_that_cannot_be_used_is_refused(
@@ -548,7 +541,6 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
-@not_yet(reason="prepare_store replaces any folder: store.py:114, files.py:46")
 def test_store_never_replaces_a_folder_of_other_files(
     hospital: Hospital, splits: Path, home: Path, refused: Callable[..., str]
 ) -> None:
@@ -574,9 +566,9 @@ def test_store_made_again_replaces_the_older_one(
 @pytest.mark.parametrize(
     "words",
     [
-        pytest.param(("pasta", "store"), marks=not_yet(reason="NotADirectoryError: files.py:46")),
-        pytest.param(("pasta", "synthesize"), marks=not_yet(reason="NotADirectoryError: files.py:21")),
-        pytest.param(("pasta-sim", "demo"), marks=not_yet(reason="NotADirectoryError: demo.py:83")),
+        pytest.param(("pasta", "store")),
+        pytest.param(("pasta", "synthesize")),
+        pytest.param(("pasta-sim", "demo")),
         ("pasta-sim", "cohort"),
     ],
     ids=lambda words: words[1],
@@ -609,7 +601,6 @@ def test_names_in_a_table_never_lead_out_of_the_output_folder(
     refused("pasta", "synthesize", "--model", model, hospital.manifest, tmp_path / "deep" / "out")
 
 
-@not_yet(reason="nothing looks at what the network returned: synthesis.py:91")
 def test_pet_that_is_not_finite_is_never_written(
     hospital: Hospital, model: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
@@ -619,7 +610,6 @@ def test_pet_that_is_not_finite_is_never_written(
     refused("pasta", "synthesize", "--model", model, hospital.manifest, tmp_path / "out")
 
 
-@not_yet(reason="paths are printed as rich's markup: cli.py:38,61,83,131")
 def test_brackets_in_a_path_are_shown_as_they_are(
     hospital: Hospital, tmp_path: Path, call: Callable[..., Outcome]
 ) -> None:

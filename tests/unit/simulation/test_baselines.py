@@ -28,13 +28,13 @@ GRID = template(3.0)
 def flat_store(
     tmp_path: Path, make_session: Callable[..., Session], write_scan: Callable[..., Path]
 ) -> Callable[..., SiteStore]:
-    """Prepare a site whose PETs have one SUVR each."""
+    """Prepare a site whose PETs have one SUVR each, or one in each place from left to right."""
 
-    def make(site: str, pets: dict[str, tuple[str, float]]) -> SiteStore:
+    def make(site: str, pets: dict[str, tuple[str, float | np.ndarray]]) -> SiteStore:
         sessions = []
         for name, (split, suvr) in pets.items():
             path = tmp_path / "scans" / f"{site}-{name}_pet.nii"
-            write_scan(path, data=np.full(GRID.head.shape, suvr, np.float32))
+            write_scan(path, data=np.broadcast_to(suvr, GRID.head.shape))
             sessions.append(make_session(f"sub-{site}{name}", split=split, site=site, pet=path))
         return prepare_store(tmp_path / "sites" / site, sessions, spacing=3.0)
 
@@ -58,8 +58,10 @@ def test_mean_pet_counts_every_training_session_once_and_no_other(
 
 
 def test_mean_pet_is_never_negative(flat_store: Callable[..., SiteStore]) -> None:
-    store = flat_store("alder", {"a": ("train", -0.75)})
-    assert (mean_pet([store]).data == 0).all()
+    left_to_right = np.where(np.arange(GRID.head.shape[0]) < 28, -0.75, 1.5)
+    mean = mean_pet([flat_store("alder", {"a": ("train", left_to_right[:, None, None])})]).data
+    assert (mean[:28] == 0).all()
+    np.testing.assert_allclose(mean[GRID.slices][28:], 1.5)
 
 
 def test_site_alone_trains_as_a_bare_loop_would(

@@ -88,7 +88,6 @@ def test_fresh_demo_never_removes_a_folder_of_other_files(call: Callable[..., De
     assert (old / "report.html").is_file()
 
 
-@pytest.mark.xfail(strict=True, reason="the folder goes before the settings are read: cli.py:42-48")
 def test_fresh_demo_with_a_typo_in_its_settings_removes_nothing(
     old: Path, tmp_path: Path, call: Callable[..., Demo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,16 +100,12 @@ def test_fresh_demo_with_a_typo_in_its_settings_removes_nothing(
     assert (old / "report.html").is_file()
 
 
-@pytest.mark.xfail(strict=True, reason="demo_cohort is not given the spacing: cli.py:49")
 def test_cohort_has_the_spacing_of_the_settings(call: Callable[..., Demo], tmp_path: Path) -> None:
     settings = config(tmp_path, "[data]\nspacing = 1.5\n")
     demo = call("demo", "--output", tmp_path / "demo", "--config", settings)
     assert demo.cohort.spacing == demo.settings.data.spacing
 
 
-@pytest.mark.xfail(
-    strict=True, reason="--seed replaces run.seed of the file without a word: demo_settings.py:16"
-)
 def test_seed_of_the_settings_is_used_where_no_other_is_given(
     call: Callable[..., Demo], tmp_path: Path
 ) -> None:
@@ -118,7 +113,6 @@ def test_seed_of_the_settings_is_used_where_no_other_is_given(
     assert call("demo", "--output", tmp_path / "demo", "--config", settings).settings.run.seed == 7
 
 
-@pytest.mark.xfail(strict=True, reason="typer ends the process before we hear of it: console.py:36")
 def test_ctrl_c_is_answered_with_a_word_and_status_130(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

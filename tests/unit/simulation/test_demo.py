@@ -76,7 +76,6 @@ def test_demo_of_other_settings_starts_afresh(change: dict, make_demo: Callable[
     assert names(other.output) == ["demo.json"], "the marker is that of the new settings"
 
 
-@pytest.mark.xfail(strict=True, reason="JSONDecodeError: demo.py:85")
 def test_damaged_marker_is_refused(make_demo: Callable[..., Demo]) -> None:
     demo = make_demo()
     demo.output.mkdir()
@@ -115,7 +114,6 @@ def test_federation_is_started_with_the_settings_of_the_demo(
     assert "federated rounds: 3 of 10" in demo.console.file.getvalue()
 
 
-@pytest.mark.xfail(strict=True, reason="what Flower calls completed is believed: demo.py:121")
 def test_federation_that_left_no_last_model_has_failed(
     make_demo: Callable[..., Demo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
