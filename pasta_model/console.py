@@ -39,8 +39,9 @@ def run_command(app: typer.Typer) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
+        status = EXIT_INTERRUPTED
+    if status == EXIT_INTERRUPTED:  # typer's own answer to Ctrl-C
         errors.print("stopped; the same command goes on from here", markup=False)
-        sys.exit(EXIT_INTERRUPTED)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -5,11 +5,12 @@ import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import SpatialImage
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
@@ -49,7 +50,15 @@ def read_volume(path: Path, *, unit: str = "arbitrary") -> Volume:
     try:
         image = nib.as_closest_canonical(_load(path))
         data = np.asarray(image.dataobj, dtype=np.float32)
-    except (ImageFileError, WrapStructError, EOFError, OSError, ValueError, zlib.error) as error:
+    except (
+        ImageFileError,
+        HeaderDataError,
+        WrapStructError,
+        EOFError,
+        OSError,
+        ValueError,
+        zlib.error,
+    ) as error:
         reason = " ".join(str(error).split())
         raise VolumeError(
             f"{path}: not a readable NIfTI ({type(error).__name__}: {reason});"
@@ -66,8 +75,7 @@ def read_volume(path: Path, *, unit: str = "arbitrary") -> Volume:
 def _load(path: Path) -> SpatialImage:
     """Read a file whole: a gzip's checksum stands at its end."""
     if path.suffix != ".gz":
-        image: SpatialImage = nib.load(path)
-        return image
+        return cast("SpatialImage", nib.load(path))
     payload = gzip.decompress(path.read_bytes())
     version_2 = payload[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")  # size of the header, 540
     return (nib.Nifti2Image if version_2 else nib.Nifti1Image).from_bytes(payload)
