@@ -51,7 +51,13 @@ def local_sites(settings: Settings, node_config: Mapping[str, Scalar]) -> dict[s
             raise StoreError(f"{root.resolve()}: no prepared site here; make them with 'pasta-sim cohort'")
         number, total = int(node_config["partition-id"]), int(node_config["num-partitions"])
         paths = found[number::total]
-    return {SiteStore(path).site: path for path in paths}
+    sites: dict[str, Path] = {}
+    for path in paths:
+        name = SiteStore(path).site
+        if name in sites:
+            raise StoreError(f"{sites[name]} and {path} are both site {name!r}; remove one")
+        sites[name] = path
+    return sites
 
 
 class Site:

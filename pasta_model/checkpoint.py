@@ -21,7 +21,7 @@ from pasta_model.config import Scalar, Settings, settings_from_flat
 from pasta_model.data.clinical import SCHEMES, Standardisation
 from pasta_model.diffusion.cycle import Translator
 from pasta_model.diffusion.schedule import Schedule
-from pasta_model.errors import CheckpointError
+from pasta_model.errors import CheckpointError, ConfigError
 from pasta_model.exchange.packing import Layout
 from pasta_model.files import atomic_path
 from pasta_model.network.dual_arm import DualArm
@@ -77,9 +77,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         flat: dict[str, Scalar] = about["settings"]
         mean, spread = about["standardisation"]["mean"], about["standardisation"]["spread"]
         number = int(about["round"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: its description is damaged ({error!r}); save it again") from error
-    return Checkpoint(state, settings_from_flat(flat), Standardisation(tuple(mean), tuple(spread)), number)
+        settings = settings_from_flat(flat)
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise CheckpointError(f"{path}: its description cannot be used: {error}") from error
+    return Checkpoint(state, settings, Standardisation(tuple(mean), tuple(spread)), number)
 
 
 def file_digest(path: Path) -> str:

@@ -21,17 +21,24 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same res
 
 
 @app.command()
-def validate(manifest: Manifest) -> None:
-    """Check a manifest: every problem of the table at once."""
+def validate(
+    manifest: Manifest,
+    scans: Annotated[bool, typer.Option(help="Open every scan too.")] = False,
+    spacing: Annotated[float, typer.Option(help="Voxel size in mm that is wanted.")] = 1.5,
+) -> None:
+    """Check a manifest: every problem of the table, or of the scans, at once."""
     from collections import Counter
 
     from rich.console import Console
 
     from pasta_model.data.manifest import read_manifest
     from pasta_model.data.splits import refuse_leakage
+    from pasta_model.data.store import check_scans
 
     sessions = read_manifest(manifest)
     refuse_leakage(sessions, where=str(manifest))
+    if scans:
+        check_scans(sessions, spacing=spacing)
     found = Counter(s.diagnosis for s in sessions)
     groups = ", ".join(f"{n} {name}" for name, n in sorted(found.items()))
     subjects = len({s.subject for s in sessions})
@@ -119,6 +126,7 @@ def synthesize(
     manifest: Manifest,
     output: Annotated[Path, typer.Argument(help="Where the synthetic PETs go, as BIDS derivatives.")],
     seed: Seed = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda; by default as trained.")] = None,
 ) -> None:
     """Synthesise the PET of every session of a manifest; goes on where it was stopped."""
     from rich.console import Console
@@ -130,7 +138,7 @@ def synthesize(
     sessions = read_manifest(manifest, needs_pet=False)
     console = Console()
     with progress_bar(console, "synthesis") as progress:
-        job = SynthesisJob(model, output, seed)
+        job = SynthesisJob(model, output, seed, device=device)
         paths = synthesise_sessions(job, sessions, progress=progress)
     console.print(f"{output}: {len(paths)} synthetic PETs", markup=False)
 

@@ -51,6 +51,9 @@ def evaluate_folder(
     problems = Problems(f"{folder}: sessions that cannot be compared")
     scores: list[SubjectScore] = []
     for done, session in enumerate(sessions, start=1):
+        if not synthetic_path(folder, session).is_file():
+            problems.add(f"{session.name}: no synthetic PET here; run 'pasta synthesize' first")
+            continue
         try:
             scores += score_session(session, {method: synthetic_path(folder, session)})
         except VolumeError as error:

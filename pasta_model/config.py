@@ -235,6 +235,22 @@ def settings_from_flat(values: Mapping[str, Scalar]) -> Settings:
     return _validated(nested, problems)
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        When the file is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+
+
 def settings_from_toml(path: Path) -> Settings:
     """Read settings from a TOML file with one table a section.
 
@@ -243,13 +259,7 @@ def settings_from_toml(path: Path) -> Settings:
     ConfigError
         When the file is missing, not TOML, or holds settings that cannot be used.
     """
-    try:
-        nested = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from error
-    return _validated(nested, Problems(f"{path}: the settings cannot be used"))
+    return _validated(read_toml(path), Problems(f"{path}: the settings cannot be used"))
 
 
 def _validated(nested: Mapping[str, Any], problems: Problems) -> Settings:

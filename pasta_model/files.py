@@ -20,6 +20,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     The temporary name keeps the suffixes of the target, because writers choose their format
     by them. When the block fails, the temporary file is removed and `target` is untouched.
     """
+    if target.is_dir():
+        raise ConfigError(f"{target}: is a folder, wanted a file; choose another name")
     _make_folder(target.parent)
     handle, name = tempfile.mkstemp(
         dir=target.parent, prefix=".partial-", suffix="".join(target.suffixes[-2:])

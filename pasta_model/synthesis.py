@@ -40,14 +40,20 @@ class Synthesiser:
         Weights, settings and clinical standardisation.
     sampling
         Steps, hop and batch; by default those of the checkpoint.
+    device
+        Where to compute, for example "cpu"; by default where the model was trained.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, sampling: SamplingSettings | None = None) -> None:
-        self.settings = checkpoint.settings
+    def __init__(
+        self, checkpoint: Checkpoint, *, sampling: SamplingSettings | None = None, device: str | None = None
+    ) -> None:
+        training = checkpoint.settings.training
+        training = training.model_copy(update={"device": device or training.device})
+        self.settings = checkpoint.settings.model_copy(update={"training": training})
         self.sampling = sampling or checkpoint.settings.sampling
         self.standardisation = checkpoint.standardisation
         self.scheme = SCHEMES[checkpoint.settings.data.clinical]
-        translator = new_translator(checkpoint.settings, checkpoint.state)
+        translator = new_translator(self.settings, checkpoint.state)
         translator.network.eval()
         self._volumes = VolumeTranslator(translator, self.sampling)
 
@@ -100,6 +106,7 @@ class SynthesisJob:
     output: Path
     seed: int = 0
     sampling: SamplingSettings | None = None
+    device: str | None = None
 
     def pet_path(self, session: Session) -> Path:
         """Where a session's synthetic PET goes."""
@@ -127,7 +134,7 @@ def synthesise_sessions(
     VolumeError
         At the end, with a line for every scan that could not be used; the others are done.
     """
-    synthesiser = Synthesiser(load_checkpoint(job.model), sampling=job.sampling)
+    synthesiser = Synthesiser(load_checkpoint(job.model), sampling=job.sampling, device=job.device)
     provenance = _provenance(job, synthesiser)
     problems = Problems("scans that could not be synthesised")
     paths = []

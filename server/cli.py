@@ -33,10 +33,13 @@ def rounds(run: Annotated[Path, typer.Argument(help="Output folder of a run.")])
 
     try:
         lines = (run / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
     except OSError as error:
         raise FederationError(f"{run}: no history.jsonl here; give the run's output folder") from error
+    except ValueError as error:
+        raise FederationError(f"{run}: history.jsonl is damaged ({error})") from error
     table = Table("round", "sites", "mean loss", "mean SUVR error", "seconds", "MB", "missing")
-    for record in map(json.loads, lines):
+    for record in records:
         loss, mae = record["loss"].values(), record["valid_mae"].values()
         table.add_row(
             str(record["round"]),

@@ -19,10 +19,12 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same fil
 
 @app.command()
 def demo(
+    *,
     output: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("outputs/demo"),
     seed: Annotated[int | None, typer.Option(min=0, help="Overrides the file; 2026 by default.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None,
     fresh: Annotated[bool, typer.Option(help="Start again instead of going on.")] = False,
+    twins: Annotated[Path | None, typer.Option(help="A TOML file with the sites of the cohort.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes besides Flower's.")] = 2,
 ) -> None:
     """Twins, federated training, baselines, synthesis, evaluation and a report, in one go."""
@@ -36,6 +38,7 @@ def demo(
     from simulation.demo import Demo
     from simulation.demo_report import write_demo_report
     from simulation.demo_settings import demo_cohort, demo_settings
+    from simulation.processes import terminate_as_exit
 
     log_to_console(verbose=False)
     console = Console()
@@ -48,11 +51,12 @@ def demo(
         app=Path(__file__).resolve().parents[1],
         output=output,
         settings=settings,
-        cohort=demo_cohort(seed=settings.run.seed, spacing=settings.data.spacing),
+        cohort=demo_cohort(seed=settings.run.seed, spacing=settings.data.spacing, sites=twins),
         console=console,
         workers=workers,
     )
-    scores = run.run()
+    with terminate_as_exit():  # SIGTERM, too, leaves no process behind
+        scores = run.run()
     rows, said = write_demo_report(run, scores)
     console.print(
         scores_table(rows, title=f"Held-out digital twins (not patients), seed {settings.run.seed}")
@@ -68,6 +72,7 @@ def cohort(
     output: Annotated[Path, typer.Argument(help="A new folder, one subfolder a site.")],
     seed: Seed = 2026,
     spacing: Annotated[float, typer.Option(help="Voxel size in mm: 3 or 1.5.")] = 3.0,
+    twins: Annotated[Path | None, typer.Option(help="A TOML file with the sites of the cohort.")] = None,
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Build a cohort of digital twins as NIfTI files with a participants table a site."""
@@ -77,7 +82,7 @@ def cohort(
     from simulation.demo_settings import demo_cohort
     from simulation.twins.cohort import build_cohort
 
-    settings = demo_cohort(seed=seed, spacing=spacing)
+    settings = demo_cohort(seed=seed, spacing=spacing, sites=twins)
     console = Console()
     with progress_bar(console, "twins") as progress:
         tables = build_cohort(settings, output, workers=workers, progress=progress)

@@ -3,8 +3,10 @@
 
 from pathlib import Path
 
-from pasta_model.config import Scalar, Settings, settings_from_flat, settings_from_toml
-from pasta_model.errors import ConfigError
+from pydantic import ValidationError
+
+from pasta_model.config import Scalar, Settings, read_toml, settings_from_flat, settings_from_toml
+from pasta_model.errors import ConfigError, Problems
 from simulation.twins.cohort import CohortSettings
 
 
@@ -21,14 +23,23 @@ def demo_settings(output: Path, *, seed: int | None = None, config: Path | None 
     return settings_from_flat({**base.flat(), **own})
 
 
-def demo_cohort(*, seed: int, spacing: float = 3.0) -> CohortSettings:
-    """Return the default cohort of a seed.
+def demo_cohort(*, seed: int, spacing: float = 3.0, sites: Path | None = None) -> CohortSettings:
+    """Return the cohort of a seed: the default sites, or those of a TOML file.
 
     Raises
     ------
     ConfigError
-        When there is no template of that spacing.
+        When there is no template of that spacing, or the file describes no cohort; one line a problem.
     """
     if spacing not in (1.5, 3.0):
         raise ConfigError(f"spacing: found {spacing}, wanted 1.5 or 3.0 mm")
-    return CohortSettings(seed=seed, spacing=spacing)
+    described = read_toml(sites) if sites else {}
+    try:
+        return CohortSettings.model_validate({**described, "seed": seed, "spacing": spacing})
+    except ValidationError as error:
+        problems = Problems(f"{sites}: describes no cohort")
+        for detail in error.errors():
+            name = ".".join(str(part) for part in detail["loc"])
+            problems.add(f"{name}: found {detail['input']!r}: {detail['msg']}")
+        problems.raise_if_any(ConfigError)
+        raise

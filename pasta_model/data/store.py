@@ -135,6 +135,23 @@ def prepare_store(
     return SiteStore(path)
 
 
+def check_scans(sessions: Sequence[Session], *, spacing: float) -> None:
+    """Open every pair of scans and check it as `prepare_store` would, writing nothing.
+
+    Raises
+    ------
+    VolumeError
+        With a line for every scan that cannot be used.
+    """
+    problems = Problems("scans that cannot be used")
+    for session in sessions:
+        try:
+            _load_pair(session, template(spacing))
+        except VolumeError as error:
+            problems.add(f"{session.name}: {error}")
+    problems.raise_if_any(VolumeError)
+
+
 def _load_pair(session: Session, grid: Template) -> tuple[NDArray[np.float32], NDArray[np.float32], Scale]:
     mri, pet = read_volume(session.mri), read_volume(session.pet, unit="SUVR")
     if mri.data.shape != pet.data.shape or not np.allclose(mri.affine, pet.affine, atol=1e-3):

@@ -3,7 +3,7 @@
 
 Flower's transport pays by the tensor, not by the byte (1,000 small tensors cost three times as much as ten
 large ones), so a state dict travels as flat buffers of at most 64 MB, one dtype each. The layout
-(names, shapes, dtypes) is not sent: both ends know it from the settings, and compare its digest.
+(names, shapes, dtypes) is not sent: both ends know it from the settings of the run.
 """
 
 import hashlib

@@ -32,7 +32,7 @@ def scores_table(rows: Sequence[SiteRow], *, title: str | None = None) -> Table:
     )
     table.add_column("Site")
     table.add_column("Subjects", justify="right")
-    table.add_column("Method")
+    table.add_column("Method", no_wrap=True, min_width=9)
     for metric in METRICS:
         unit = f"\n({metric.unit})" if metric.unit else ""
         table.add_column(metric.label + unit, justify="right", no_wrap=True)
