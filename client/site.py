@@ -28,6 +28,7 @@ from pasta_model.files import atomic_path
 from pasta_model.training import Place, make_optimizer, train_steps
 from pasta_model.validation import validation_mae
 
+MIN_VALUES = 5  # sums over fewer values of a column would tell the values
 KEPT_ROUNDS = 2  # a server that resumes repeats at most one round
 
 
@@ -48,7 +49,10 @@ def local_sites(settings: Settings, node_config: Mapping[str, Scalar]) -> dict[s
         root = Path(settings.data.sites)
         found = sorted(p.parent for p in root.glob("[!.]*/index.json"))
         if not found:
-            raise StoreError(f"{root.resolve()}: no prepared site here; make them with 'pasta-sim cohort'")
+            raise StoreError(
+                f"{root.resolve()}: no prepared site here; make one with 'pasta store', or those of the demo"
+                " with 'make demo'"
+            )
         number, total = int(node_config["partition-id"]), int(node_config["num-partitions"])
         paths = found[number::total]
     sites: dict[str, Path] = {}
@@ -92,7 +96,7 @@ class Site:
             site=self.store.site,
             train_subjects=self._subjects("train"),
             valid_subjects=self._subjects("valid"),
-            moments=Moments.of(clinical_table(rows, self.scheme)),
+            moments=Moments.of(clinical_table(rows, self.scheme)).without_few(MIN_VALUES),
         )
 
     def evaluate(self, task: TrainTask) -> TrainReport:
@@ -158,13 +162,16 @@ class Site:
     def _state_file(self, round_number: int) -> Path:
         return self._state / f"optimizer-{round_number:05d}.safetensors"
 
+    def _states(self) -> list[Path]:
+        return sorted(self._state.glob("optimizer-*.safetensors"))
+
     def _restore(self, optimizer: torch.optim.Optimizer, round_number: int) -> None:
-        """Load the moments that this site had after the round before, if it took part in it."""
-        path = self._state_file(round_number - 1)
+        """Load the moments that this site had after the last earlier round that it took part in."""
         if round_number == 0:
             shutil.rmtree(self._state, ignore_errors=True)
-        elif path.is_file():
-            saved = load_file(path)
+        earlier = [p for p in self._states() if p < self._state_file(round_number)]
+        if earlier:
+            saved = load_file(earlier[-1])
             content = optimizer.state_dict()
             content["state"] = _nested(saved)
             optimizer.load_state_dict(content)
@@ -182,7 +189,8 @@ class Site:
         }
         with atomic_path(self._state_file(round_number)) as temporary:
             save_file(flat, temporary)
-        self._state_file(round_number - KEPT_ROUNDS).unlink(missing_ok=True)
+        for old in self._states()[:-KEPT_ROUNDS]:
+            old.unlink()
 
 
 def _nested(flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:

@@ -93,8 +93,7 @@ def new_network(settings: Settings) -> DualArm:
     with torch.random.fork_rng(devices=[]):
         # PyTorch's initialisers take no generator; the fork keeps the global stream as it was.
         torch.manual_seed(stream_seed(settings.run.seed, "initial weights"))  # noqa: TID251
-        network = _network(settings)
-    return _placed(network, settings)
+        return _network(settings)
 
 
 def network_layout(settings: Settings) -> Layout:
@@ -105,6 +104,14 @@ def network_layout(settings: Settings) -> Layout:
 
 def _network(settings: Settings) -> DualArm:
     return DualArm(settings.network, clinical_values=SCHEMES[settings.data.clinical].length)
+
+
+def _check_device(device: str) -> None:
+    missing = (device.startswith("cuda") and not torch.cuda.is_available()) or (
+        device == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise ConfigError(f"training.device {device!r} is not on this machine; use 'cpu'")
 
 
 def _placed(network: DualArm, settings: Settings) -> DualArm:
@@ -122,6 +129,7 @@ def new_translator(settings: Settings, state: Mapping[str, Tensor] | None = None
     CheckpointError
         When the weights do not fit the network of the settings.
     """
+    _check_device(settings.training.device)
     if state is None:
         network = new_network(settings)
     else:
@@ -134,5 +142,5 @@ def new_translator(settings: Settings, state: Mapping[str, Tensor] | None = None
             raise CheckpointError(
                 f"the weights do not fit network.size {settings.network.size!r}: {error}"
             ) from error
-        network = _placed(network, settings)
+    network = _placed(network, settings)
     return Translator(network, Schedule(settings.diffusion), getattr(torch, settings.training.dtype))

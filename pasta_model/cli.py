@@ -24,7 +24,6 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same res
 def validate(
     manifest: Manifest,
     scans: Annotated[bool, typer.Option(help="Open every scan too.")] = False,
-    spacing: Annotated[float, typer.Option(help="Voxel size in mm that is wanted.")] = 1.5,
 ) -> None:
     """Check a manifest: every problem of the table, or of the scans, at once."""
     from collections import Counter
@@ -33,12 +32,12 @@ def validate(
 
     from pasta_model.data.manifest import read_manifest
     from pasta_model.data.splits import refuse_leakage
-    from pasta_model.data.store import check_scans
+    from pasta_model.data.store import check_scans, spacing_of
 
     sessions = read_manifest(manifest)
     refuse_leakage(sessions, where=str(manifest))
     if scans:
-        check_scans(sessions, spacing=spacing)
+        check_scans(sessions, spacing=spacing_of(sessions[0]))
     found = Counter(s.diagnosis for s in sessions)
     groups = ", ".join(f"{n} {name}" for name, n in sorted(found.items()))
     subjects = len({s.subject for s in sessions})
@@ -76,8 +75,10 @@ def split(
 def store(
     manifest: Manifest,
     output: Annotated[Path, typer.Argument(help="The prepared site: a new folder.")],
-    splits: Annotated[Path, typer.Option(help="Table made by 'pasta split'.")],
-    spacing: Annotated[float, typer.Option(help="Voxel size in mm: 3 or 1.5.")] = 1.5,
+    splits: Annotated[
+        Path | None, typer.Option(help="Table made by 'pasta split'; not needed with a column 'split'.")
+    ] = None,
+    spacing: Annotated[float | None, typer.Option(help="Voxel size in mm; default: the scans' own.")] = None,
 ) -> None:
     """Prepare a site for training: reads every scan once, writes whole or not at all."""
     from rich.console import Console
@@ -85,12 +86,14 @@ def store(
     from pasta_model.console import progress_bar
     from pasta_model.data.manifest import read_manifest, read_splits
     from pasta_model.data.splits import apply_splits
-    from pasta_model.data.store import prepare_store
+    from pasta_model.data.store import prepare_store, spacing_of
 
-    sessions = apply_splits(read_manifest(manifest), read_splits(splits))
+    sessions = read_manifest(manifest)
+    if splits:
+        sessions = apply_splits(sessions, read_splits(splits))
     console = Console()
     with progress_bar(console, f"prepare {sessions[0].site}") as progress:
-        made = prepare_store(output, sessions, spacing=spacing, progress=progress)
+        made = prepare_store(output, sessions, spacing=spacing or spacing_of(sessions[0]), progress=progress)
     console.print(f"{output}: site {made.site}, {len(made.entries)} sessions", markup=False)
 
 

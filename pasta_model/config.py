@@ -144,7 +144,7 @@ class TrainingSettings(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    device: str = "cpu"
+    device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     channels_last: bool = True
     threads: Annotated[int, Field(ge=0)] = 0
@@ -156,6 +156,7 @@ class FederationSettings(Section):
     rounds: Positive = 32
     min_sites: Annotated[int, Field(ge=1)] = 2
     weight_cap: Annotated[float, Field(gt=0, le=1)] = 0.5
+    join_deadline: Annotated[float, Field(gt=0)] = 30.0
     round_deadline: Annotated[float, Field(gt=0)] = 3600.0
     validation_slabs: Annotated[int, Field(ge=1)] = 8
 
@@ -182,7 +183,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.sampling.steps > self.diffusion.num_train_timesteps // self.diffusion.timestep_stride:
+        table = range(0, self.diffusion.num_train_timesteps, self.diffusion.timestep_stride)
+        if self.sampling.steps > len(table):
             raise ValueError("sampling.steps is larger than the table of trained timesteps")
         if self.sampling.hop > self.network.slab_slices:
             raise ValueError("sampling.hop is larger than a slab: slices would be left out")
@@ -209,7 +211,10 @@ _NOT_SHAPING = {
     "run.output",
     "run.resume",
     "data.sites",
+    "federation.join-deadline",
     "federation.round-deadline",
+    "federation.min-sites",
+    "training.threads",
     "sampling.steps",
     "sampling.hop",
     "sampling.batch-slabs",

@@ -2,6 +2,7 @@
 """What the server keeps on its disk: one folder a round, the history, the best and the last model."""
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from pasta_model.errors import CheckpointError
 from pasta_model.files import atomic_directory, write_json, write_text
 
 KEPT_ROUNDS = 2
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,14 @@ class RunFolder:
         return self._board
 
     def start(self) -> None:
-        """Begin a new run: remove what an earlier one left, and write the settings."""
+        """Begin a new run: move an earlier one aside, and write the settings."""
+        if (self.path / "settings.json").is_file():
+            number = 1
+            while (aside := self.path.with_name(f"{self.path.name}-{number}")).exists():
+                number += 1
+            self.path.rename(aside)
+            logger.warning("an earlier run is now in %s", aside)
         self.path.mkdir(parents=True, exist_ok=True)
-        for name in ("rounds", "tensorboard"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("model.safetensors", "last.safetensors", "average.safetensors", "history.jsonl"):
-            (self.path / name).unlink(missing_ok=True)
         write_json(self.path / "settings.json", self.settings.flat())
 
     def save_round(self, progress: Progress) -> None:
@@ -111,7 +115,10 @@ class RunFolder:
         rounds = sorted(self.path.glob("rounds/round-*"))
         if not rounds:
             return None
-        state: dict[str, Any] = json.loads((rounds[-1] / "state.json").read_text(encoding="utf-8"))
+        try:
+            state: dict[str, Any] = json.loads((rounds[-1] / "state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{rounds[-1]}: its state cannot be read ({error}); remove it") from error
         if state["digest"] != self.settings.digest():
             raise CheckpointError(
                 f"{rounds[-1]}: made with other settings; use the same ones, another run.output, or"

@@ -8,7 +8,7 @@ the buffers; it never sees a scan, a row of a table or a subject's name.
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pasta_model.checkpoint import network_layout, new_network
 from pasta_model.config import Settings
@@ -27,11 +27,10 @@ from pasta_model.exchange.contents import (
     TrainTask,
 )
 from pasta_model.exchange.packing import Buffers, check_buffers, pack, unpack
-from server.aggregation import RunningAverage, capped_shares, moving_average
+from server.aggregation import CappedAverage, capped_shares, moving_average
 from server.records import Progress, RoundRecord, RunFolder
 from server.wire import Post
 
-JOIN_SECONDS = 300.0
 SETTLE_SECONDS = 0.5
 logger = logging.getLogger(__name__)
 
@@ -77,8 +76,15 @@ class Federation:
         return progress
 
     def gather(self) -> dict[str, Member]:
-        """Wait for enough sites and ask each what it holds."""
-        nodes = self._sites(self._await_nodes())
+        """Wait for enough sites and ask each what it holds.
+
+        Raises
+        ------
+        FederationError
+            When too few are there by `federation.join-deadline`; it says who is.
+        """
+        wanted = self.settings.federation.min_sites
+        nodes = self._await_sites(wanted)
         asked = {name: (node, Invitation(name).parcel()) for name, node in nodes.items()}
         members = {}
         for name, answer in self.post.ask(asked, JOIN):
@@ -89,10 +95,11 @@ class Federation:
                 members[name] = Member(nodes[name], self._welcome(name, SiteReport.of(answer)))
             except ExchangeError as error:
                 logger.warning("site %s is left out: %s", name, error)
-        if len(members) < self.settings.federation.min_sites:
+        if len(members) < wanted:
             raise FederationError(
                 f"{len(members)} site(s) joined ({', '.join(sorted(members)) or 'none'}), wanted at least"
-                f" {self.settings.federation.min_sites}; see the log of those that refused"
+                f" {wanted}; see the sites' logs. In a simulation, data.sites must hold prepared sites"
+                " ('make demo' makes them); give it as an absolute path"
             )
         return members
 
@@ -108,16 +115,27 @@ class Federation:
         logger.info("site %s joins with %d training subjects", name, report.train_subjects)
         return report
 
-    def _await_nodes(self) -> list[int]:
-        """Wait for nodes, until their number has settled: a run may start before they have."""
-        end, settled, nodes = time.monotonic() + JOIN_SECONDS, 0, self.post.nodes()
-        while not nodes or settled < self.post.settle_checks:
+    def _await_sites(self, wanted: int) -> dict[str, int]:
+        """Wait until enough sites are served and the list of nodes has settled, or the deadline."""
+        end = time.monotonic() + self.settings.federation.join_deadline
+        nodes, settled, served = self.post.nodes(), 0, dict[str, int]()
+        while True:
+            if nodes and settled >= self.post.settle_checks:
+                served = self._sites(nodes)
+                if len(served) >= wanted:
+                    return served
+                settled = 0
             if time.monotonic() > end:
-                raise FederationError(f"no node connected within {JOIN_SECONDS:g} s; start the sites first")
+                return served
             time.sleep(SETTLE_SECONDS)
             before, nodes = nodes, self.post.nodes()
             settled = settled + 1 if nodes == before else 0
-        return nodes
+
+    def _find_again(self, members: dict[str, Member]) -> None:
+        """Look where the sites are now: a restarted node may have another number."""
+        served = self._sites(self.post.nodes())
+        for name in members.keys() & served.keys():
+            members[name] = replace(members[name], node=served[name])
 
     def _sites(self, nodes: list[int]) -> dict[str, int]:
         """Which node serves which site; a site served twice is refused."""
@@ -148,22 +166,22 @@ class Federation:
         state = new_network(self.settings).state_dict()
         return Progress(0, state, state, moments.standardisation())
 
-    def _round(self, members: Mapping[str, Member], progress: Progress) -> None:
+    def _round(self, members: dict[str, Member], progress: Progress) -> None:
         """One round: 1. send, 2. add each answer to the average, 3. keep."""
+        if progress.history and progress.history[-1].failures:
+            self._find_again(members)
         start, number = time.monotonic(), progress.next_round
         sent = pack(progress.state)
-        shares = self._shares(members)
-        average, failures = RunningAverage(), {}
+        average, failures = CappedAverage(cap=self.settings.federation.weight_cap), {}
         loss, mae, busy = {}, {}, {}
         for name, report in self._answers(members, progress, sent, TRAIN):
             if isinstance(report, str):
                 failures[name] = report
                 continue
-            average.add(report.weights, weight=shares[name])
+            average.add(name, report.weights, subjects=members[name].report.train_subjects)
             loss[name], mae[name], busy[name] = report.train_loss, report.valid_mae, report.seconds
         self._enough(loss, failures, number)
-        total = sum(shares[name] for name in loss)
-        shares = {name: shares[name] / total for name in loss}  # as they were applied
+        shares = average.shares()
         self._compare(progress, mae, shares)
         self._advance(progress, average.result())
         bytes_moved = sum(b.nbytes for b in sent.values()) * (len(members) + len(loss))
@@ -185,7 +203,9 @@ class Federation:
             else:
                 mae[name] = report.valid_mae
         self._compare(progress, mae, shares)
-        record = RoundRecord(number, {}, mae, shares, failures, {}, time.monotonic() - start, 0)
+        bytes_moved = sum(b.nbytes for b in sent.values()) * len(members)
+        seconds = time.monotonic() - start
+        record = RoundRecord(number, {}, mae, shares, failures, {}, seconds, bytes_moved)
         progress.history.append(record)
         self.folder.log(record)
         self.folder.save_last(progress)
@@ -215,6 +235,8 @@ class Federation:
                 return f"answered for site {report.site!r}, round {report.round}"
             if message_type == TRAIN:
                 check_buffers(report.weights, self.layout)
+            elif report.weights:
+                return "sent weights that nobody asked for"
         except ExchangeError as error:
             return str(error)
         return report
@@ -228,7 +250,7 @@ class Federation:
             )
 
     def _shares(self, members: Mapping[str, Member]) -> dict[str, float]:
-        """Each member's share by its subjects, capped; when one is missing the others share its part."""
+        """Return each member's share by its subjects, capped."""
         subjects = {name: member.report.train_subjects for name, member in members.items()}
         return capped_shares(subjects, cap=self.settings.federation.weight_cap)
 

@@ -7,7 +7,6 @@ Each stage is whole or absent on the disk, so a stopped demo goes on where it wa
 import json
 import logging
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
@@ -77,7 +76,7 @@ class Demo:
         logger.info("%s took %.0f s", name, self.seconds[name])
 
     def _claim_folder(self) -> None:
-        """Go on with an earlier demo of the same settings; start afresh for others."""
+        """Go on with an earlier demo of the same settings; refuse any other folder."""
         wanted = {"settings": self.settings.flat(), "cohort": self.cohort.model_dump(mode="json")}
         marker = self.output / "demo.json"
         if self.output.is_file():
@@ -85,7 +84,10 @@ class Demo:
         if self.output.exists() and any(self.output.iterdir()) and not marker.is_file():
             raise ConfigError(f"{self.output}: holds other files; choose an empty or new folder")
         if marker.is_file() and self._read_marker(marker) != wanted:
-            shutil.rmtree(self.output)
+            raise ConfigError(
+                f"{self.output}: holds a demo of other settings; choose another --output, or --fresh to"
+                " replace it"
+            )
         write_json(marker, wanted)
 
     def _read_marker(self, marker: Path) -> object:
@@ -132,6 +134,7 @@ class Demo:
                 nodes=nodes,
                 state=self.output / "flower",
                 cpus_per_node=max(1, self.settings.training.threads),
+                gpus_per_node=1.0 if self.settings.training.device.startswith("cuda") else 0.0,
                 on_line=follow,
             )
         if not (output / "last.safetensors").is_file():

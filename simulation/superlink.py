@@ -89,7 +89,7 @@ def script(name: str) -> str:
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        raise FederationError(f"the command {name!r} was not found: install 'flwr[simulation]' (make .venv)")
+        raise FederationError(f"the command {name!r} was not found: install 'flwr[simulation]' (make env)")
     return found
 
 

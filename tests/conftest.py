@@ -35,6 +35,7 @@ def make_settings() -> Callable[..., Settings]:
             "training.learning-rate": 1e-3,
             "loss.cycle": False,
             "federation.rounds": 2,
+            "federation.join-deadline": 0.01,
             "federation.validation-slabs": 1,
         }
         return settings_from_flat(

@@ -60,6 +60,11 @@ class Moments:
         filled = np.where(present, values, 0.0)
         return cls(present.sum(0).astype(np.float64), filled.sum(0), (filled**2).sum(0))
 
+    def without_few(self, minimum: int) -> Self:
+        """Return the moments with zeros for each column of fewer than `minimum` values."""
+        enough = self.count >= minimum
+        return type(self)(*(np.where(enough, part, 0.0) for part in (self.count, self.total, self.squares)))
+
     @classmethod
     def pool(cls, parts: Sequence[Self]) -> Self:
         """Add the moments of several sites."""

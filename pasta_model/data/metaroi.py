@@ -2,8 +2,8 @@
 """The MetaROI map m in [0, 1]: where Alzheimer's disease lowers the metabolism.
 
 Five regions after Landau et al. 2011: left and right angular gyrus, posterior cingulate, left and right
-inferior temporal gyrus. Built from centres in MNI mm (facts, no atlas file needed), shifted by a few
-mm onto the grey matter of the ICBM152 template, with soft borders.
+inferior temporal gyrus. Built from the centres of these gyri in MNI mm (facts, no atlas file needed), with
+soft borders; users with Landau's own mask will want to use that.
 """
 
 from dataclasses import dataclass

@@ -135,6 +135,12 @@ def prepare_store(
     return SiteStore(path)
 
 
+def spacing_of(session: Session) -> float:
+    """Return the spacing in mm of a session's MRI, which must lie on a known grid."""
+    mri = read_volume(session.mri)
+    return template_of(mri.data.shape, mri.affine).head.spacing
+
+
 def check_scans(sessions: Sequence[Session], *, spacing: float) -> None:
     """Open every pair of scans and check it as `prepare_store` would, writing nothing.
 

@@ -52,6 +52,7 @@ def run_settings(
             "training__local_steps": 1,
             "training__threads": 1,  # Ray gives a node one core
             "federation__min_sites": 3,
+            "federation__join_deadline": 20.0,
         }
         return make_settings(**(own | changes))
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pasta_model.errors import ExchangeError
-from server.aggregation import RunningAverage, capped_shares, moving_average
+from server.aggregation import CappedAverage, capped_shares, moving_average
 
 COHORTS = st.lists(st.integers(1, 5000), min_size=1, max_size=8).map(
     lambda sizes: {f"site-{i}": n for i, n in enumerate(sizes)}
@@ -58,39 +58,55 @@ class TestShares:
             capped_shares({"A": 3, "C": 0, "B": 0}, cap=0.5)
 
 
-class TestRunningAverage:
+class TestCappedAverage:
     def test_by_hand(self) -> None:
-        average = RunningAverage()
-        average.add(weights(1.0, 10.0), weight=0.25)
-        average.add(weights(5.0, -2.0), weight=0.75)
+        average = CappedAverage(cap=1.0)
+        average.add("A", weights(1.0, 10.0), subjects=1)
+        average.add("B", weights(5.0, -2.0), subjects=3)
         assert average.result()["float32.000"].tolist() == [4.0, 1.0]
+        assert average.shares() == {"A": 0.25, "B": 0.75}
 
-    def test_weights_are_of_those_who_answered(self) -> None:
-        average = RunningAverage()
-        average.add(weights(2.0), weight=0.1)
-        average.add(weights(8.0), weight=0.2)  # a third site with 0.7 is missing
-        assert average.result()["float32.000"].tolist() == [6.0]
+    def test_cap_holds_among_those_who_answered(self) -> None:
+        # B with 3 subjects is missing: C must not count for 4/5, whatever the order of the answers.
+        for order in (("A", "C"), ("C", "A")):
+            average = CappedAverage(cap=0.5)
+            for site in order:
+                average.add(site, weights({"A": 4.0, "C": -2.0}[site]), subjects={"A": 1, "C": 4}[site])
+            assert average.result()["float32.000"].tolist() == [1.0]
 
     @given(
-        st.lists(
-            st.tuples(st.lists(st.floats(-1e3, 1e3, width=32), min_size=3, max_size=3), st.floats(0.01, 1)),
+        sites=st.lists(
+            st.tuples(st.lists(st.floats(-1e3, 1e3, width=32), min_size=3, max_size=3), st.integers(1, 500)),
             min_size=1,
-            max_size=6,
-        )
+            max_size=8,
+        ),
+        cap=st.floats(0.15, 1.0),
     )
-    def test_equals_numpys_average(self, sites: list[tuple[list[float], float]]) -> None:
-        average = RunningAverage()
-        for values, weight in sites:
-            average.add(weights(*values), weight=weight)
+    def test_equals_numpys_average_with_the_capped_shares(
+        self, sites: list[tuple[list[float], int]], cap: float
+    ) -> None:
+        average = CappedAverage(cap=cap)
+        for number, (values, subjects) in enumerate(sites):
+            average.add(str(number), weights(*values), subjects=subjects)
         found = average.result()["float32.000"]
         assert found.dtype == np.float32
-        wanted = np.average([values for values, _ in sites], axis=0, weights=[w for _, w in sites])
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
+        shares = capped_shares({str(i): n for i, (_, n) in enumerate(sites)}, cap=cap)
+        wanted = np.average(
+            [v for v, _ in sites], axis=0, weights=[shares[str(i)] for i in range(len(sites))]
+        )
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-3)
+
+    def test_memory_does_not_grow_with_the_sites(self) -> None:
+        average = CappedAverage(cap=0.5)
+        for number in range(40):
+            average.add(str(number), weights(float(number)), subjects=1 + number % 7)
+        assert len(average._held) == 2
 
     def test_sites_buffers_are_left_alone(self) -> None:
-        average, sent = RunningAverage(), weights(1.0)
-        average.add(sent, weight=0.5)
-        average.add(sent, weight=0.5)
+        average, sent = CappedAverage(cap=1.0), weights(1.0)
+        for site in "ABC":
+            average.add(site, sent, subjects=2)
+        average.result()
         assert sent["float32.000"].tolist() == [1.0]
 
     @pytest.mark.parametrize(
@@ -98,19 +114,19 @@ class TestRunningAverage:
         [weights(1.0, 2.0), {}, {"float32.001": np.zeros(1, np.float32)}, weights(1.0) | {"x": np.zeros(1)}],
     )
     def test_buffers_that_do_not_fit(self, other: dict[str, np.ndarray]) -> None:
-        average = RunningAverage()
-        average.add(weights(1.0), weight=1.0)
+        average = CappedAverage(cap=0.5)
+        average.add("A", weights(1.0), subjects=1)
         with pytest.raises(ExchangeError, match="do not fit"):
-            average.add(other, weight=1.0)
+            average.add("B", other, subjects=1)
 
     @pytest.mark.parametrize("name", ["int64.000", "bool.000", "bfloat16.000"])
     def test_what_is_no_number_is_not_averaged(self, name: str) -> None:
         with pytest.raises(ExchangeError, match="cannot be averaged"):
-            RunningAverage().add({name: np.zeros(2, np.int16)}, weight=1.0)
+            CappedAverage(cap=0.5).add("A", {name: np.zeros(2, np.int16)}, subjects=1)
 
     def test_nothing_arrived(self) -> None:
         with pytest.raises(ExchangeError, match="nothing to average"):
-            RunningAverage().result()
+            CappedAverage(cap=0.5).result()
 
 
 def test_moving_average_by_hand() -> None:

@@ -120,6 +120,7 @@ def make_settings(output: Path, **changes) -> Settings:
         "run.output": str(output),
         "data.clinical": "demographics",
         "federation.rounds": 2,
+        "federation.join-deadline": 0.01,
         "federation.weight-cap": 1.0,
         "training.ema-decay": 0.5,
         "training.local-steps": 1,

@@ -66,14 +66,12 @@ def test_folder_of_the_same_demo_is_kept(make_demo: Callable[..., Demo]) -> None
 @pytest.mark.parametrize(
     "change", [{"seed": 4}, {"cohort": COHORT.model_copy(update={"seed": 4})}], ids=["settings", "cohort"]
 )
-def test_demo_of_other_settings_starts_afresh(change: dict, make_demo: Callable[..., Demo]) -> None:
+def test_demo_of_other_settings_is_refused_and_kept(change: dict, make_demo: Callable[..., Demo]) -> None:
     make_demo()._claim_folder()
     (make_demo().output / "cohort").mkdir()
-    other = make_demo(**change)
-    other._claim_folder()
-    assert names(other.output) == ["demo.json"]
-    other._claim_folder()
-    assert names(other.output) == ["demo.json"], "the marker is that of the new settings"
+    with pytest.raises(ConfigError, match=r"demo of other settings.*--fresh"):
+        make_demo(**change)._claim_folder()
+    assert names(make_demo().output) == ["cohort", "demo.json"]
 
 
 def test_damaged_marker_is_refused(make_demo: Callable[..., Demo]) -> None:

@@ -162,6 +162,8 @@ def test_run_without_resume_starts_again(run: Run) -> None:
     run("first", federation__rounds=1)
     assert equal(first, load_checkpoint(output / "last.safetensors"))
     assert len(history(output)) == 2
+    aside = output.with_name(f"{output.name}-1")
+    assert equal(first, load_checkpoint(aside / "last.safetensors")), "an earlier run is never lost"
 
 
 def test_resuming_with_other_settings_is_refused(run: Run) -> None:
