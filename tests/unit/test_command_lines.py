@@ -486,7 +486,8 @@ def test_all_bad_scans_of_a_site_are_told_at_once(
 def test_scans_of_another_spacing_are_refused(
     hospital: Hospital, splits: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    said = refused("pasta", "store", hospital.manifest, tmp_path / "store", "--splits", splits)
+    words = ("store", hospital.manifest, tmp_path / "store", "--splits", splits, "--spacing", "1.5")
+    said = refused("pasta", *words)
     assert "found MNI152 3 mm, wanted MNI152 1.5 mm; resample" in said
 
 
@@ -512,7 +513,7 @@ def test_synthetic_pets_that_are_not_there_are_told_at_once(
     words = ("evaluate", hospital.manifest, tmp_path / "nothing", "--output", tmp_path / "scores.tsv")
     said = refused("pasta", *words)
     assert f"{tmp_path / 'nothing'}: sessions that cannot be compared: 2 problem(s)" in said
-    assert said.count("no such file") == 2
+    assert said.count("run 'pasta synthesize' first") == 2
 
 
 def test_real_pet_of_another_grid_cannot_be_evaluated(

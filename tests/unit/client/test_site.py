@@ -89,6 +89,13 @@ class TestWhatLeavesTheSite:
         assert not [word for word in secrets(settings) if word in wire]
         assert set(message.content) == {"arrays", "values"}
 
+    def test_sums_of_few_values_do_not_leave(self, ask, settings, monkeypatch) -> None:
+        # Three training subjects: their sums of ages would nearly tell the ages.
+        monkeypatch.setattr("client.site.MIN_VALUES", 4)
+        report = SiteReport.of(parcel_of(ask("query.join", Invitation("A").parcel())))
+        for part in (report.moments.count, report.moments.total, report.moments.squares):
+            assert part.tolist() == [0.0] * 6
+
     def test_training_sends_what_is_listed_and_nothing_else(self, ask, settings) -> None:
         sent = task(settings)
         message = ask("train", sent.parcel())

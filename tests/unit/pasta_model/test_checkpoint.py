@@ -111,9 +111,10 @@ class TestNewNetwork:
         assert torch.equal(before, torch.random.get_rng_state())
 
     def test_layout_follows_the_settings(self, make_settings) -> None:
-        weight = new_network(make_settings(training__channels_last=True)).pet_arm.stem.weight
+        weight = new_translator(make_settings(training__channels_last=True)).network.pet_arm.stem.weight
         assert weight.is_contiguous(memory_format=torch.channels_last)
-        assert new_network(make_settings(training__channels_last=False)).pet_arm.stem.weight.is_contiguous()
+        other = new_translator(make_settings(training__channels_last=False)).network
+        assert other.pet_arm.stem.weight.is_contiguous()
 
     def test_dtype_follows_the_settings(self, make_settings) -> None:
         assert new_translator(make_settings(training__dtype="bfloat16")).dtype is torch.bfloat16

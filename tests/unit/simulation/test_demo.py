@@ -107,7 +107,13 @@ def test_federation_is_started_with_the_settings_of_the_demo(
     monkeypatch.setattr(demo_module, "run_simulation", record)
     demo._federate(4)
     state = demo.output / "flower"
-    wanted = {"run_config": demo.settings.flat(), "nodes": 4, "state": state, "cpus_per_node": 1}
+    wanted = {
+        "run_config": demo.settings.flat(),
+        "nodes": 4,
+        "state": state,
+        "cpus_per_node": 1,
+        "gpus_per_node": 0.0,
+    }
     assert calls == [(Path("/app"), wanted)]
     assert "federated rounds: 3 of 10" in demo.console.file.getvalue()
 
