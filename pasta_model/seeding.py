@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One seed, many independent streams: by run, round, site and purpose."""
+"""One seed, many independent streams: by site, round and purpose."""
 
 import hashlib
 
