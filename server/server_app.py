@@ -18,7 +18,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the federation that the run configuration describes."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    _log_to_the_run()
     try:
         settings = settings_from_flat(context.run_config)
         Federation(GridPost(grid, deadline=settings.federation.round_deadline), settings).run()
@@ -28,3 +28,13 @@ def main(grid: Grid, context: Context) -> None:
         logging.getLogger(__name__).error("%s", error)
         sys.tracebacklimit = 0
         raise
+
+
+def _log_to_the_run() -> None:
+    """Send our own log, and nobody else's, to the output that `flwr run --stream` shows."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for name in ("server", "pasta_model"):
+        ours = logging.getLogger(name)
+        ours.handlers, ours.propagate = [handler], False
+        ours.setLevel(logging.INFO)
