@@ -25,6 +25,7 @@ from pasta_model.errors import CheckpointError, ConfigError
 from pasta_model.exchange.packing import Layout
 from pasta_model.files import atomic_path
 from pasta_model.network.dual_arm import DualArm
+from pasta_model.placement import check_device, compute_dtype, place
 from pasta_model.seeding import stream_seed
 
 FORMAT = "pasta-dual-arm-1"
@@ -106,21 +107,6 @@ def _network(settings: Settings) -> DualArm:
     return DualArm(settings.network, clinical_values=SCHEMES[settings.data.clinical].length)
 
 
-def _check_device(device: str) -> None:
-    missing = (device.startswith("cuda") and not torch.cuda.is_available()) or (
-        device == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise ConfigError(f"training.device {device!r} is not on this machine; use 'cpu'")
-
-
-def _placed(network: DualArm, settings: Settings) -> DualArm:
-    layout = torch.channels_last if settings.training.channels_last else torch.contiguous_format
-    network.to(device=settings.training.device)
-    network.to(memory_format=layout)  # type: ignore[call-overload]  # missing in torch's stubs
-    return network
-
-
 def new_translator(settings: Settings, state: Mapping[str, Tensor] | None = None) -> Translator:
     """Return network and schedule as configured, with the weights of `state` if given.
 
@@ -129,18 +115,27 @@ def new_translator(settings: Settings, state: Mapping[str, Tensor] | None = None
     CheckpointError
         When the weights do not fit the network of the settings.
     """
-    _check_device(settings.training.device)
+    check_device(settings.training.device)
     if state is None:
         network = new_network(settings)
     else:
         with torch.device("meta"):  # no time for initial weights that are replaced at once
             network = _network(settings)
-        try:
-            own = {name: value.float().clone() for name, value in state.items()}
-            network.load_state_dict(own, assign=True)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"the weights do not fit network.size {settings.network.size!r}: {error}"
-            ) from error
-    network = _placed(network, settings)
-    return Translator(network, Schedule(settings.diffusion), getattr(torch, settings.training.dtype))
+        _refuse_other_weights(state, network, settings.title)
+        own = {name: value.float().clone() for name, value in state.items()}
+        network.load_state_dict(own, assign=True)
+    dtype = compute_dtype(settings.training.dtype, settings.training.device)
+    return Translator(place(network, settings.training), Schedule(settings.diffusion), dtype)
+
+
+def _refuse_other_weights(state: Mapping[str, Tensor], network: DualArm, title: str) -> None:
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    differing = {
+        "missing": sorted(wanted.keys() - found.keys()),
+        "unknown": sorted(found.keys() - wanted.keys()),
+        "of another shape": sorted(n for n in wanted.keys() & found.keys() if wanted[n] != found[n]),
+    }
+    said = [f"{len(names)} {how} (as {names[0]})" for how, names in differing.items() if names]
+    if said:
+        raise CheckpointError(f"the weights do not fit the network of {title}: {', '.join(said)}")

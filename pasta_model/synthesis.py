@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from pasta_model.checkpoint import PACKAGES, Checkpoint, file_digest, load_checkpoint, new_translator
-from pasta_model.config import SamplingSettings
 from pasta_model.data.clinical import SCHEMES
 from pasta_model.data.grid import template_of
 from pasta_model.data.manifest import Session
@@ -25,6 +24,7 @@ from pasta_model.data.volume import Volume, read_volume, write_volume
 from pasta_model.diffusion.volumes import VolumeTranslator
 from pasta_model.errors import Problems, VolumeError
 from pasta_model.files import write_json
+from pasta_model.sections import SamplingSettings
 from pasta_model.seeding import torch_generator
 
 DESCRIPTION = "SYNTHETIC FDG-PET (SUVR) made from MRI by PASTA; not a medical device"

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pasta_model.config import Settings, TrainingSettings
+from pasta_model.config import Settings
 from pasta_model.data.slabs import SlabLoader
 from pasta_model.diffusion.cycle import Translator, step_loss
 from pasta_model.errors import TrainingError
+from pasta_model.sections import TrainingSettings
 from pasta_model.seeding import numpy_generator, torch_generator
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,8 @@
 
 Four passes (Li et al. 2026): A `P | M`, B `M | P~_A` (places exchanged), C `M | P`
 (exchanged), D `P | M~_C`; the step's loss is A + B + C + D and gradients flow through the synthetic
-slabs. Every slab is already in [-1, 1]; nothing is normalised again.
+slabs (unless the cycle is detached, an ablation). Every slab is already in [-1, 1]; nothing is
+normalised again.
 """
 
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pasta_model.config import LossSettings
 from pasta_model.data.slabs import Batch
 from pasta_model.diffusion.losses import pass_loss
 from pasta_model.diffusion.schedule import Schedule
 from pasta_model.network.dual_arm import Direction, DualArm
+from pasta_model.sections import LossSettings
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,16 @@ def step_loss(
         )
         return x0, loss
 
+    def passed_on(synthetic: Tensor) -> Tensor:
+        return synthetic.detach() if settings.detach_cycle else synthetic
+
     with translator.autocast():  # one context for all passes: each weight is cast once a step
         synthetic_pet, loss_a = one(batch.pet, batch.mri, Direction.MRI_TO_PET)
         if not settings.cycle:
             return loss_a
-        _, loss_b = one(batch.mri, synthetic_pet, Direction.PET_TO_MRI)
+        _, loss_b = one(batch.mri, passed_on(synthetic_pet), Direction.PET_TO_MRI)
         synthetic_mri, loss_c = one(batch.mri, batch.pet, Direction.PET_TO_MRI)
-        _, loss_d = one(batch.pet, synthetic_mri, Direction.MRI_TO_PET)
+        _, loss_d = one(batch.pet, passed_on(synthetic_mri), Direction.MRI_TO_PET)
         return loss_a + loss_b + loss_c + loss_d
 
 

@@ -3,14 +3,17 @@
 
 import math
 from functools import cached_property
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pasta_model.config import DiffusionSettings
 from pasta_model.errors import ConfigError
+from pasta_model.sections import DiffusionSettings
+
+Evenness: TypeAlias = Literal["time", "log-snr"]
 
 
 def cosine_alphas_cumprod(num_train_timesteps: int) -> NDArray[np.float64]:
@@ -60,19 +63,48 @@ class Schedule:
         signal, sigma = self.signal_and_noise(timesteps)
         return signal * x0 + sigma * noise
 
-    def sampling_timesteps(self, steps: int) -> NDArray[np.int64]:
-        """Return `steps` trained timesteps from noise to image, evenly spread, ending at 0.
+    @cached_property
+    def log_snr(self) -> NDArray[np.float64]:
+        """Half the log signal-to-noise ratio, log(alpha / sigma), of every timestep, (T,)."""
+        a = self.alphas_cumprod
+        return np.asarray(0.5 * (np.log(a) - np.log1p(-a)), dtype=np.float64)
 
-        A single step is the one from pure noise.
+    def sampling_timesteps(self, steps: int, *, even_in: Evenness = "time", start: int = 0) -> list[int]:
+        """Return `steps` trained timesteps from noise to image, ending at 0.
+
+        A single step is the one from the start.
+
+        Parameters
+        ----------
+        even_in
+            Spread evenly in time, or in log-SNR (for DPM-Solver++; 2211.01095, section 5).
+        start
+            Where a shortened chain starts, a trained timestep; 0 is the last one, pure noise.
 
         Raises
         ------
         ConfigError
-            When there are fewer trained timesteps than that.
+            When there are fewer trained timesteps than that, or `start` is not one.
         """
-        if not 1 <= steps <= len(self.timesteps):
-            raise ConfigError(
-                f"sampling.steps {steps}, wanted 1 to {len(self.timesteps)}, the trained timesteps"
-            )
-        index = np.linspace(len(self.timesteps) - 1, 0, steps).round().astype(np.int64)
-        return np.asarray(self.timesteps[index], dtype=np.int64)
+        table = self.timesteps.tolist()
+        if start and start not in table:
+            raise ConfigError(f"sampling.start {start} is not a trained timestep; wanted one of {table}")
+        last = table.index(start) if start else len(table) - 1
+        if not 1 <= steps <= last + 1:
+            raise ConfigError(f"sampling.steps {steps}, wanted 1 to {last + 1}, the trained timesteps")
+        if even_in == "time":
+            index = np.linspace(last, 0, steps).round().astype(int).tolist()
+        else:
+            index = self._even_in_log_snr(last, steps)
+        return [table[i] for i in index]
+
+    def _even_in_log_snr(self, last: int, steps: int) -> list[int]:
+        """Return table positions nearest to an even grid of log-SNR; no two are the same."""
+        known = self.log_snr[self.timesteps[: last + 1]]
+        index: list[int] = []
+        for left, wanted in zip(
+            range(steps - 1, -1, -1), np.linspace(known[last], known[0], steps), strict=True
+        ):
+            highest = index[-1] - 1 if index else last
+            index.append(min(max(int(np.abs(known - wanted).argmin()), left), highest))
+        return index

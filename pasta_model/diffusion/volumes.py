@@ -1,51 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slabs to a volume: where the slabs lie, how they are weighted, and one trajectory for the whole.
+"""Whole volumes from a network that sees slabs.
 
-Shapes: D slices of H x W pixels; N slabs of S slices. One noise *volume* is shared by all slabs, and
-their x_0 predictions are fused into one volume at every step, so a volume is one sample without seams.
+One noise *volume* is shared by all slabs, and their x_0 predictions are fused into one volume at every
+step, so a volume is one sample without seams. The published way (each slab its own noise and
+trajectory, fused at the end) is a setting.
+Shapes: a volume (D, H, W), axial slices first; N slabs of S slices, (N, S, H', W') in their plane.
 """
 
-import numpy as np
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pasta_model.config import SamplingSettings
 from pasta_model.diffusion.cycle import Translator
-from pasta_model.diffusion.samplers import ddim
-from pasta_model.errors import ConfigError, VolumeError
-from pasta_model.network.dual_arm import Conditioning, Direction
+from pasta_model.diffusion.fusion import each_plane
+from pasta_model.diffusion.samplers import SOLVERS, Predict, clip_dynamically
+from pasta_model.diffusion.source import SourceSlabs
+from pasta_model.network.dual_arm import Direction
+from pasta_model.sections import SamplingSettings
+
+OnStep = Callable[[], None]
 
 
-def slab_starts(slices: int, slab_slices: int, hop: int) -> list[int]:
-    """First slice of each slab: every `hop` slices, and one that ends at the last slice.
+@dataclass(frozen=True)
+class Task:
+    """One subject's work: what was read, the chain to walk, and whom to tell of each step."""
 
-    Raises
-    ------
-    VolumeError
-        When the volume is thinner than a slab.
-    ConfigError
-        When slices would lie between the slabs.
-    """
-    if hop > slab_slices:
-        raise ConfigError(f"sampling.hop {hop} is larger than a slab of {slab_slices}; choose a smaller one")
-    if slices < slab_slices:
-        raise VolumeError(f"a volume of {slices} slices is thinner than a slab of {slab_slices}")
-    return sorted({*range(0, slices - slab_slices, hop), slices - slab_slices})
-
-
-def fusion_weights(slices: int, slab_slices: int, starts: list[int]) -> NDArray[np.float32]:
-    """Weight of each slab's slices in the volume, (N, S); over a slice they sum to 1.
-
-    Triangular as published, but not zero at the rims, so that the first and last slices have a
-    prediction; then normalised slice by slice.
-    """
-    offset = np.arange(slab_slices) - (slab_slices - 1) / 2
-    triangle = 1 - np.abs(offset) / ((slab_slices + 1) / 2)
-    total = np.zeros(slices)
-    for start in starts:
-        total[start : start + slab_slices] += triangle
-    return np.stack([triangle / total[s : s + slab_slices] for s in starts]).astype(np.float32)
+    planes: Sequence[SourceSlabs]
+    timesteps: Sequence[int]
+    shown: Mapping[int, int]
+    clinical: Tensor | None
+    on_step: OnStep
 
 
 class VolumeTranslator:
@@ -56,14 +42,13 @@ class VolumeTranslator:
     translator
         Network and schedule.
     settings
-        Steps, hop, slabs a batch.
+        Solver, steps, hop, fusion, planes and the rest (see `SamplingSettings`).
     """
 
     def __init__(self, translator: Translator, settings: SamplingSettings) -> None:
         self.translator = translator
         self.settings = settings
 
-    @torch.inference_mode()
     def sample(
         self,
         source: Tensor,
@@ -81,60 +66,117 @@ class VolumeTranslator:
         clinical
             (K,) standardised clinical vector, or None.
         generator
-            For the one noise volume.
+            For the noise.
 
         Returns
         -------
         Tensor
             (D, H, W) float32 in network units.
+
+        Raises
+        ------
+        VolumeError
+            When the volume is thinner than a slab, or its slices do not fit the network.
         """
-        starts, weights, conditionings = self._prepare(source, direction)
-        noise = torch.randn(source.shape, generator=generator, device=source.device)
+        return next(self.samples(source, clinical, direction=direction, generators=[generator]))
 
-        def predict(x: Tensor, timestep: int) -> Tensor:
-            slabs = []
-            for conditioning, batch in zip(conditionings, self._batches(x, starts), strict=True):
-                t = torch.full((len(batch),), timestep, device=x.device)
-                given = None if clinical is None else clinical.expand(len(batch), -1)
-                with self.translator.autocast():
-                    slabs.append(
-                        self.translator.network.denoise(batch, t, conditioning, given, direction=direction)
-                    )
-            return fuse(torch.cat(slabs).float(), starts, weights)
-
-        schedule = self.translator.schedule
-        timesteps = schedule.sampling_timesteps(self.settings.steps).tolist()
-        return ddim(predict, noise, timesteps, schedule=schedule)
+    @torch.inference_mode()
+    def samples(
+        self,
+        source: Tensor,
+        clinical: Tensor | None,
+        *,
+        direction: Direction = Direction.MRI_TO_PET,
+        generators: Sequence[torch.Generator],
+        on_step: OnStep = lambda: None,
+    ) -> Iterator[Tensor]:
+        """Yield one sample for each generator; the source's features are computed once for all."""
+        task = self._task(self._read(source, direction), clinical, on_step)
+        one = self._one_trajectory if self.settings.fusion == "every-step" else self._many_trajectories
+        for generator in generators:
+            yield one(task, generator)
 
     @torch.inference_mode()
     def preview(self, source: Tensor, *, direction: Direction = Direction.MRI_TO_PET) -> Tensor:
         """Return the conditioner's own prediction, one pass: (D, H, W) to (D, H, W)."""
-        starts, weights, conditionings = self._prepare(source, direction)
-        return fuse(torch.cat([c.preview for c in conditionings]).float(), starts, weights)
+        planes = self._read(source, direction)
+        return _mean([slabs.fused(slabs.previews) for slabs in planes])
 
-    def _prepare(self, source: Tensor, direction: Direction) -> tuple[list[int], Tensor, list[Conditioning]]:
-        """Read the source once: its features serve every step."""
-        network = self.translator.network
-        slices, length = len(source), network.settings.slab_slices
-        starts = slab_starts(slices, length, self.settings.hop)
-        weights = torch.from_numpy(fusion_weights(slices, length, starts)).to(source.device)
-        with self.translator.autocast():
-            conditionings = [
-                network.condition(batch, direction=direction) for batch in self._batches(source, starts)
+    def _read(self, source: Tensor, direction: Direction) -> list[SourceSlabs]:
+        planes: list[SourceSlabs] = []
+        for plane in each_plane(self.settings.planes):
+            left = self.settings.memory * 1e9 - sum(slabs.kept_bytes for slabs in planes)
+            planes.append(
+                SourceSlabs(
+                    self.translator,
+                    source,
+                    plane=plane,
+                    direction=direction,
+                    settings=self.settings,
+                    budget=left,
+                )
+            )
+        return planes
+
+    def _task(self, planes: Sequence[SourceSlabs], clinical: Tensor | None, on_step: OnStep) -> Task:
+        schedule, settings = self.translator.schedule, self.settings
+        timesteps = schedule.sampling_timesteps(
+            settings.steps,
+            even_in="time" if settings.solver == "ddim" else "log-snr",
+            start=settings.start,
+        )
+        # The published code trained on 0, 10, ..., 990 and told the network 0, 1, ..., 99 (a fault).
+        stride = schedule.settings.timestep_stride if settings.published_timesteps else 1
+        return Task(planes, timesteps, {t: t // stride for t in timesteps}, clinical, on_step)
+
+    def _walk(self, predict: Predict, start: Tensor, task: Task) -> Tensor:
+        solver = SOLVERS[self.settings.solver]
+        volume: Tensor = solver(predict, start, task.timesteps, schedule=self.translator.schedule)
+        return volume
+
+    def _begin(self, noise: Tensor, preview: Tensor) -> Tensor:
+        """Pure noise, or the preview noised to where a shortened chain starts."""
+        if not self.settings.start:
+            return noise
+        a = float(self.translator.schedule.alphas_cumprod[self.settings.start])
+        return preview * a**0.5 + noise * (1 - a) ** 0.5
+
+    def _one_trajectory(self, task: Task, generator: torch.Generator) -> Tensor:
+        """Fuse the slabs of all planes into one volume at every step."""
+        noise = _noise(task.planes[0].volume_shape, generator)
+        preview = _mean([slabs.fused(slabs.previews) for slabs in task.planes])
+
+        def predict(x: Tensor, timestep: int) -> Tensor:
+            x0 = [
+                slabs.fused(slabs.denoise(slabs.of(x), task.shown[timestep], task.clinical))
+                for slabs in task.planes
             ]
-        return starts, weights, conditionings
+            task.on_step()
+            return clip_dynamically(_mean(x0), self.settings.clip_quantile)
 
-    def _batches(self, volume: Tensor, starts: list[int]) -> list[Tensor]:
-        length, size = self.translator.network.settings.slab_slices, self.settings.batch_slabs
-        slabs = torch.stack([volume[s : s + length] for s in starts])  # (N, S, H, W)
-        slabs = slabs.contiguous(memory_format=torch.channels_last)
-        return list(slabs.split(size))
+        return self._walk(predict, self._begin(noise, preview), task)
+
+    def _many_trajectories(self, task: Task, generator: torch.Generator) -> Tensor:
+        """Walk each slab's own chain to its end, then fuse, as published."""
+        shared = _noise(task.planes[0].volume_shape, generator)
+        volumes = []
+        for slabs in task.planes:
+            noise = slabs.of(shared)
+            if self.settings.noise == "slab":
+                noise = _noise(noise.shape, generator)
+
+            def predict(x: Tensor, timestep: int, slabs: SourceSlabs = slabs) -> Tensor:
+                x0 = slabs.denoise(x, task.shown[timestep], task.clinical)
+                task.on_step()
+                return clip_dynamically(x0, self.settings.clip_quantile)
+
+            volumes.append(slabs.fused(self._walk(predict, self._begin(noise, slabs.previews), task)))
+        return _mean(volumes)
 
 
-def fuse(slabs: Tensor, starts: list[int], weights: Tensor) -> Tensor:
-    """Weighted sum of slabs (N, S, H, W) into a volume (D, H, W)."""
-    length = slabs.shape[1]
-    volume = slabs.new_zeros(starts[-1] + length, *slabs.shape[2:])
-    for slab, start, weight in zip(slabs, starts, weights, strict=True):
-        volume[start : start + length] += weight[:, None, None] * slab
-    return volume
+def _noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, device=generator.device)
+
+
+def _mean(volumes: Sequence[Tensor]) -> Tensor:
+    return volumes[0] if len(volumes) == 1 else torch.stack(list(volumes)).mean(dim=0)

@@ -120,8 +120,44 @@ class Resample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, 2H, 2W) or (B, C, H/2, W/2)."""
         if self.up:
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            return doubled_convolution(x, self.conv.weight, self.conv.bias)
         return self.conv(x)  # type: ignore[no-any-return]
+
+
+def doubled_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Nearest doubling, then a 3 x 3 convolution, computed on the small grid: 4/9 of the work.
+
+    An output pixel of even row sees the small rows (i-1, i, i) through its three taps, one of odd row
+    (i, i, i+1): two different rows either way, so taps that meet the same row are added first. The same
+    holds of columns, which makes four 2 x 2 convolutions, one for each parity.
+
+    Parameters
+    ----------
+    x
+        (B, C, H, W)
+    weight, bias
+        (O, C, 3, 3), (O,)
+
+    Returns
+    -------
+    Tensor
+        (B, O, 2H, 2W)
+    """
+    b, _, h, w = x.shape
+    small = torch.stack([k for half in _met_taps(weight, dim=2) for k in _met_taps(half, dim=3)])
+    small = small.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (4O, C, 2, 2)
+    parities = F.conv2d(x, small, None if bias is None else bias.repeat(4), padding=1)
+    parities = parities.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))  # (B, H+1, W+1, 2, 2, O)
+    rows = [
+        torch.stack([parities[:, p : p + h, q : q + w, p, q] for q in (0, 1)], dim=3) for p in (0, 1)
+    ]  # each (B, H, W, 2, O)
+    return torch.stack(rows, dim=2).reshape(b, 2 * h, 2 * w, -1).permute(0, 3, 1, 2)
+
+
+def _met_taps(weight: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
+    """Add the taps that meet the same small row (or column): for even and for odd output pixels."""
+    first, second, third = weight.unbind(dim)
+    return torch.stack([first, second + third], dim), torch.stack([first + second, third], dim)
 
 
 class ResampleBlock(nn.Module):

@@ -10,9 +10,9 @@ from enum import Enum
 
 from torch import Tensor, nn
 
-from pasta_model.config import NetworkSettings
 from pasta_model.network.blocks import Conditions
 from pasta_model.network.unet import Arm
+from pasta_model.sections import NetworkSettings
 
 
 class Direction(Enum):

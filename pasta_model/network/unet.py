@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from pasta_model.config import NetworkSettings
 from pasta_model.network.blocks import (
     AdaptiveBlock,
     Attention,
@@ -23,6 +23,7 @@ from pasta_model.network.blocks import (
     timestep_embedding,
     zeroed,
 )
+from pasta_model.sections import NetworkSettings
 
 
 class GatedBlock(nn.Module):
@@ -67,45 +68,46 @@ class Arm(nn.Module):
 
     def __init__(self, settings: NetworkSettings, *, clinical_values: int) -> None:
         super().__init__()
-        self.settings = settings
-        self.time_width = 4 * settings.base_width
+        self.shape = shape = settings.resolved
+        self.checkpointing = False  # keep block inputs only, and compute the rest again going back
+        self.time_width = 4 * shape.width
         self._clinical_values = clinical_values
-        widths = [settings.base_width * m for m in settings.multipliers]
+        widths = [shape.width * m for m in shape.multipliers]
         self.time = SmallNetwork(
-            nn.Linear(settings.base_width, self.time_width),
+            nn.Linear(shape.width, self.time_width),
             nn.SiLU(),
             nn.Linear(self.time_width, self.time_width),
         )
-        pixels = settings.slab_slices * settings.patch**2
+        pixels = shape.slices * shape.patch**2
         self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
         self.down, skips = self._encoder(widths)
         self.middle_in = self._block(widths[-1], widths[-1])
-        self.middle_attention = Attention(widths[-1], groups=settings.groups, heads=settings.heads)
+        self.middle_attention = Attention(widths[-1], groups=shape.groups, heads=shape.heads)
         self.middle_out = self._block(widths[-1], widths[-1])
         self.up = self._decoder(widths, skips)
-        self.head_norm = Norm(settings.groups, widths[0])
+        self.head_norm = Norm(shape.groups, widths[0])
         self.head = zeroed(nn.Conv2d(widths[0], pixels, 3, padding=1))
 
     def _block(self, channels: int, out_channels: int) -> AdaptiveBlock:
         return AdaptiveBlock(
             channels,
             out_channels,
-            groups=self.settings.groups,
+            groups=self.shape.groups,
             time_width=self.time_width,
             clinical_values=self._clinical_values,
         )
 
     def _gated(self, channels: int, width: int, level: int) -> GatedBlock:
         attention = None
-        if 2**level in self.settings.attention_factors:
-            attention = Attention(width, groups=self.settings.groups, heads=self.settings.heads)
+        if 2**level in self.shape.attention:
+            attention = Attention(width, groups=self.shape.groups, heads=self.shape.heads)
         return GatedBlock(self._block(channels, width), attention)
 
     def _encoder(self, widths: list[int]) -> tuple[nn.ModuleList, list[int]]:
         levels, skips, channels = nn.ModuleList(), [widths[0]], widths[0]
         for i, width in enumerate(widths):
             blocks = []
-            for _ in range(self.settings.blocks):
+            for _ in range(self.shape.blocks):
                 blocks.append(self._gated(channels, width, i))
                 channels = width
                 skips.append(width)
@@ -118,18 +120,23 @@ class Arm(nn.Module):
         levels, channels, skips = nn.ModuleList(), widths[-1], list(skips)
         for i, width in reversed(list(enumerate(widths))):
             blocks = []
-            for _ in range(self.settings.blocks + 1):
+            for _ in range(self.shape.blocks + 1):
                 blocks.append(self._gated(channels + skips.pop(), width, i))
                 channels = width
             levels.append(Level(blocks, self._resample(width, up=True) if i else None))
         return levels
 
     def _resample(self, width: int, *, up: bool) -> ResampleBlock:
-        return ResampleBlock(width, groups=self.settings.groups, up=up)
+        return ResampleBlock(width, groups=self.shape.groups, up=up)
+
+    def _run(self, block: nn.Module, h: Tensor, conditions: Conditions | None, gate: Tensor | None) -> Tensor:
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, h, conditions, gate, use_reentrant=False)  # type: ignore[no-any-return]
+        return block(h, conditions, gate)  # type: ignore[no-any-return]
 
     def embed(self, timesteps: Tensor) -> Tensor:
         """Embed integer timesteps, (B,) -> (B, E)."""
-        return self.time(timestep_embedding(timesteps, self.settings.base_width))  # type: ignore[no-any-return]
+        return self.time(timestep_embedding(timesteps, self.shape.width))  # type: ignore[no-any-return]
 
     def forward(
         self,
@@ -159,11 +166,11 @@ class Arm(nn.Module):
         collected: list[Tensor] = []
 
         def run(block: nn.Module, h: Tensor) -> Tensor:
-            h = block(h, conditions, next(gates, None))
+            h = self._run(block, h, conditions, next(gates, None))
             collected.append(h)
             return h
 
-        h = self.stem(F.pixel_unshuffle(x, self.settings.patch))
+        h = self.stem(F.pixel_unshuffle(x, self.shape.patch))
         skips = [h]
         for level in _levels(self.down):
             for block in level.blocks:
@@ -173,8 +180,8 @@ class Arm(nn.Module):
                 h = level.resample(h)
                 skips.append(h)
         gate = next(gates, None)  # one map gates both middle blocks
-        h = self.middle_attention(self.middle_in(h, conditions, gate))
-        h = self.middle_out(h, conditions, gate)
+        h = self.middle_attention(self._run(self.middle_in, h, conditions, gate))
+        h = self._run(self.middle_out, h, conditions, gate)
         collected.append(h)
         for level in _levels(self.up):
             for block in level.blocks:
@@ -182,4 +189,4 @@ class Arm(nn.Module):
             if level.resample is not None:
                 h = level.resample(h)
         h = self.head(F.silu(self.head_norm(h)))
-        return F.pixel_shuffle(h, self.settings.patch), collected
+        return F.pixel_shuffle(h, self.shape.patch), collected

@@ -5,9 +5,9 @@ import pytest
 import torch
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 
-from pasta_model.config import NetworkSettings
 from pasta_model.network.blocks import timestep_embedding
 from pasta_model.network.unet import Arm
+from pasta_model.sections import NetworkSettings
 
 
 @pytest.mark.parametrize("width", [32, 64])

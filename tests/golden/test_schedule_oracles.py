@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from pasta_model.config import DiffusionSettings
 from pasta_model.diffusion.samplers import ddim
 from pasta_model.diffusion.schedule import Schedule
+from pasta_model.sections import DiffusionSettings
 
 COMMON = {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2"}
 
@@ -39,7 +39,7 @@ def test_ddim(schedule: Schedule, steps: int) -> None:
         return torch.tanh(0.7 * x + timestep / 1000 - 0.3)
 
     noise = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).double()
-    timesteps = schedule.sampling_timesteps(steps).tolist()
+    timesteps = schedule.sampling_timesteps(steps)
     oracle = DDIMScheduler(**COMMON, prediction_type="sample", clip_sample=False, set_alpha_to_one=True)
     alphas = oracle.alphas_cumprod
     x = noise

@@ -90,7 +90,7 @@ class TestRefusals:
 
     def test_of_another_size(self, saved) -> None:
         small = settings_from_flat({"network.size": "small"})
-        with pytest.raises(CheckpointError, match=r"do not fit network\.size 'small'"):
+        with pytest.raises(CheckpointError, match=r"do not fit the network of PASTA small: .* missing"):
             new_translator(small, load_checkpoint(saved[0]).state)
 
     def test_failing_save_leaves_the_old_model(self, saved, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ import torch
 
 from pasta_model import synthesis
 from pasta_model.checkpoint import Checkpoint, load_checkpoint, new_network, save_checkpoint
-from pasta_model.config import SamplingSettings
 from pasta_model.data.clinical import Standardisation
 from pasta_model.data.grid import template
 from pasta_model.data.volume import read_volume
 from pasta_model.errors import CheckpointError, VolumeError
+from pasta_model.sections import SamplingSettings
 from pasta_model.synthesis import Synthesiser, SynthesisJob, synthesise_sessions
 
 QUICK = SamplingSettings(steps=1, hop=11, batch_slabs=4)
@@ -68,7 +68,7 @@ def test_sidecar_says_where_it_comes_from(job, make_session) -> None:
     assert about["Synthetic"] is True
     assert about["Units"] == "SUVR"
     assert about["Seed"] == 0
-    assert about["Sampling"] == {"steps": 1, "hop": 11, "batch-slabs": 4}
+    assert about["Sampling"].items() >= {"steps": 1, "hop": 11, "batch-slabs": 4}.items()
     assert about["Settings"]["network.size"] == "tiny"
     assert len(about["ModelSha256"]) == 64
 

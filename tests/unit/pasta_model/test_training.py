@@ -9,10 +9,10 @@ import torch
 
 from pasta_model import training
 from pasta_model.checkpoint import new_translator
-from pasta_model.config import TrainingSettings
 from pasta_model.data.clinical import SCHEMES, Standardisation
 from pasta_model.data.slabs import Batch, SlabLoader
 from pasta_model.errors import TrainingError
+from pasta_model.sections import TrainingSettings
 from pasta_model.training import Place, learning_rate, make_optimizer, train_steps
 
 PLAIN = Standardisation((65.0, 0.0, 14.0, 0.0, 0.0, 0.0), (10.0,) * 6)

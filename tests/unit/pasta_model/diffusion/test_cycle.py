@@ -6,12 +6,12 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from pasta_model.config import DiffusionSettings, LossSettings, NetworkSettings
 from pasta_model.data.slabs import Batch
 from pasta_model.diffusion.cycle import Translator, step_loss
 from pasta_model.diffusion.losses import ssim
 from pasta_model.diffusion.schedule import Schedule
 from pasta_model.network.dual_arm import Direction, DualArm
+from pasta_model.sections import DiffusionSettings, LossSettings, NetworkSettings
 
 FORTH, BACK = Direction.MRI_TO_PET, Direction.PET_TO_MRI
 

@@ -3,9 +3,9 @@
 
 import torch
 
-from pasta_model.config import DiffusionSettings
 from pasta_model.diffusion.samplers import ddim
 from pasta_model.diffusion.schedule import Schedule
+from pasta_model.sections import DiffusionSettings
 
 SCHEDULE = Schedule(DiffusionSettings())
 NOISE = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
@@ -13,7 +13,7 @@ NOISE = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 
 def test_network_that_knows_the_answer_is_shown_exactly_its_noising() -> None:
     known, seen = torch.linspace(-1, 1, 6).reshape(2, 3), {}
-    timesteps = SCHEDULE.sampling_timesteps(7).tolist()
+    timesteps = SCHEDULE.sampling_timesteps(7)
 
     def predict(x: torch.Tensor, timestep: int) -> torch.Tensor:
         seen[timestep] = x

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pasta_model.config import DiffusionSettings
 from pasta_model.diffusion.schedule import Schedule
+from pasta_model.sections import DiffusionSettings
 
 
 def make(total: int = 1000, stride: int = 10) -> Schedule:
@@ -20,7 +20,7 @@ def test_sampling_shows_only_trained_timesteps(total: int, stride: int, data: st
     stride = min(stride, total)
     schedule = make(total, stride)
     steps = data.draw(st.integers(1, len(schedule.timesteps)))
-    found = schedule.sampling_timesteps(steps).tolist()
+    found = schedule.sampling_timesteps(steps)
     assert len(found) == steps
     assert set(found) <= set(schedule.timesteps.tolist())
     assert found == sorted(set(found), reverse=True)  # from noise to image, none twice

@@ -7,12 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pasta_model.config import DiffusionSettings, NetworkSettings, SamplingSettings
 from pasta_model.diffusion.cycle import Translator
+from pasta_model.diffusion.fusion import fuse, fusion_weights, slab_starts
 from pasta_model.diffusion.schedule import Schedule
-from pasta_model.diffusion.volumes import VolumeTranslator, fuse, fusion_weights, slab_starts
+from pasta_model.diffusion.volumes import VolumeTranslator
 from pasta_model.errors import PastaError, VolumeError
 from pasta_model.network.dual_arm import Conditioning, Direction, DualArm
+from pasta_model.sections import DiffusionSettings, NetworkSettings, SamplingSettings
 
 SIZES = st.integers(1, 16).flatmap(
     lambda slab: st.tuples(st.integers(slab, 60), st.just(slab), st.integers(1, slab))
@@ -111,10 +112,7 @@ class TestSample:
         assert max(network.batches) <= batch
         assert sum(network.batches) == steps * len(slab_starts(30, 15, hop))
         trained = volumes.translator.schedule.timesteps.tolist()
-        assert (
-            list(dict.fromkeys(network.timesteps))
-            == volumes.translator.schedule.sampling_timesteps(steps).tolist()
-        )
+        assert list(dict.fromkeys(network.timesteps)) == volumes.translator.schedule.sampling_timesteps(steps)
         assert set(network.timesteps) <= set(trained)
 
     def test_preview_is_the_conditioners_own(self) -> None:

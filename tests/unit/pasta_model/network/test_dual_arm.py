@@ -4,9 +4,9 @@
 import pytest
 import torch
 
-from pasta_model.config import NetworkSettings
 from pasta_model.network.dual_arm import Direction, DualArm
 from pasta_model.network.unet import Arm
+from pasta_model.sections import NetworkSettings
 
 BOTH = list(Direction)
 
@@ -138,7 +138,7 @@ class TestFeatures:
         arm(inputs(1)["noised"], features=features)
         for hook in hooks:
             hook.remove()
-        middle = len(arm.down) * network.settings.blocks
+        middle = len(arm.down) * network.settings.resolved.blocks
         wanted = [*features[: middle + 1], *features[middle:]]  # the middle map serves both blocks
         assert [id(tensor) for tensor in given] == [id(tensor) for tensor in wanted]
 
