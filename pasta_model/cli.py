@@ -101,48 +101,120 @@ def store(
 def info(
     model: Annotated[Path | None, typer.Option(help="A model.safetensors.")] = None,
     size: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
+    spacing: Annotated[
+        float | None, typer.Option(help="Voxel size in mm: 1.5 or 3; default: the model's, 1.5 for base.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Slabs of a training step.")] = 1,
 ) -> None:
-    """Say what a model is: size, parameters, settings, round."""
+    """Say what a model is: parameters by part, work, bytes on the wire, memory, settings."""
     from rich.console import Console
-    from rich.table import Table
 
-    from pasta_model.checkpoint import load_checkpoint, new_network
+    from pasta_model.checkpoint import load_checkpoint
     from pasta_model.config import settings_from_flat
+    from pasta_model.report.table import info_table
 
     checkpoint = load_checkpoint(model) if model else None
     settings = checkpoint.settings if checkpoint else settings_from_flat({"network.size": size})
-    network = new_network(settings)
-    table = Table("", "", title=str(model or f"network of size {size}"))
-    for name, arm in (("PET arm", network.pet_arm), ("MRI arm", network.mri_arm)):
-        table.add_row(name, f"{sum(p.numel() for p in arm.parameters()):,} parameters")
-    table.add_row("both, on the wire", f"{sum(p.nbytes for p in network.parameters()) / 1e6:.1f} MB")
-    if checkpoint:
-        table.add_row("rounds trained", str(checkpoint.round))
-    for name, value in settings.flat().items():
-        table.add_row(name, str(value))
-    Console().print(table)
+    if spacing or not checkpoint:
+        grid = spacing or (1.5 if size == "base" else settings.data.spacing)
+        settings = settings_from_flat({**settings.flat(), "data.spacing": grid})
+    title = str(model or f"network of size {size}")
+    rounds = checkpoint.round if checkpoint else None
+    Console().print(info_table(settings, title=title, batch_size=batch_size, rounds=rounds))
+
+
+@app.command()
+def import_checkpoint(
+    published: Annotated[Path, typer.Argument(help="model.pt, trained with the published PASTA code.")],
+    output: Annotated[Path, typer.Argument(help="The model.safetensors to write.")],
+    ema: Annotated[bool, typer.Option("--ema", help="Take the moving average of the weights.")] = False,
+    shape: Annotated[
+        str, typer.Option(help="What the file cannot tell, if not as published: 'heads 4, groups 32'.")
+    ] = "",
+) -> None:
+    """Bring in a checkpoint that was trained with the published PASTA code."""
+    from rich.console import Console
+
+    from pasta_model.checkpoint import save_checkpoint
+    from pasta_model.published import import_published
+
+    imported = import_published(published, ema=ema, shape=shape)
+    save_checkpoint(output, imported.checkpoint)
+    values = sum(t.numel() for t in imported.checkpoint.state.values())
+    console = Console(soft_wrap=True)
+    console.print(f"{output}: {values:,} parameters, {imported.shape.words()}", markup=False, highlight=False)
+    if imported.dropped:
+        console.print(
+            f"left out: {len(imported.dropped)} tensors that the published forward pass never uses",
+            markup=False,
+            highlight=False,
+        )
+    console.print(
+        "not in the file: mean and spread of the clinical values (0 and 1 are assumed: give z-scores) and"
+        " the intensity scale (synthesis takes [-1, 1] as SUVR 0 to 3)",
+        markup=False,
+        highlight=False,
+    )
 
 
 @app.command()
 def synthesize(
+    *,
     model: Annotated[Path, typer.Option(help="A model.safetensors.")],
-    manifest: Manifest,
+    scans: Annotated[
+        list[Path],
+        typer.Argument(help="A manifest (.tsv, .csv), or MRIs (.nii, .nii.gz).", show_default=False),
+    ],
     output: Annotated[Path, typer.Argument(help="Where the synthetic PETs go, as BIDS derivatives.")],
+    clinical: Annotated[
+        list[str] | None, typer.Option(help="A clinical value of a lone MRI, as age=71; may be repeated.")
+    ] = None,
+    ignore_unknown: Annotated[
+        bool, typer.Option("--ignore-unknown", help="Leave out clinical values that the model does not know.")
+    ] = False,
     seed: Seed = 0,
+    samples: Annotated[int | None, typer.Option(min=1, help="Of several: their mean and spread.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    hop: Annotated[int | None, typer.Option(min=1, help="Slices from slab to slab.")] = None,
+    solver: Annotated[str | None, typer.Option(help="ddim or dpm++2m.")] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="The conditioner's own PET, in one pass.")
+    ] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Sample as the published code did, faults and all.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda; by default as trained.")] = None,
 ) -> None:
-    """Synthesise the PET of every session of a manifest; goes on where it was stopped."""
+    """Synthesise the PET of every session of a manifest, or of MRIs; goes on where it was stopped."""
     from rich.console import Console
 
+    from pasta_model.checkpoint import load_checkpoint
+    from pasta_model.config import sampling_of
     from pasta_model.console import progress_bar
-    from pasta_model.data.manifest import read_manifest
+    from pasta_model.data.clinical import SCHEMES, known_values
+    from pasta_model.data.manifest import read_scans
     from pasta_model.synthesis import SynthesisJob, synthesise_sessions
 
-    sessions = read_manifest(manifest, needs_pet=False)
+    settings = load_checkpoint(model).settings
+    sessions = known_values(
+        read_scans(scans, clinical or []), SCHEMES[settings.data.clinical], ignore=ignore_unknown
+    )
+    own = {"samples": samples, "steps": steps, "hop": hop, "solver": solver}
+    job = SynthesisJob(
+        model,
+        output,
+        seed,
+        sampling=sampling_of(settings, published=published, changes=own),
+        device=device,
+        preview=preview,
+    )
     console = Console()
-    with progress_bar(console, "synthesis") as progress:
-        job = SynthesisJob(model, output, seed, device=device)
-        paths = synthesise_sessions(job, sessions, progress=progress)
+    one = len(sessions) == 1 and console.is_terminal
+    with progress_bar(console, "steps" if one else "synthesis") as progress:
+        if one:
+            paths = synthesise_sessions(job, sessions, step_progress=progress)
+        else:
+            paths = synthesise_sessions(job, sessions, progress=progress)
     console.print(f"{output}: {len(paths)} synthetic PETs", markup=False)
 
 

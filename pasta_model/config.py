@@ -120,6 +120,32 @@ def settings_from_flat(values: Mapping[str, Scalar]) -> Settings:
     return _validated(nested, problems)
 
 
+PUBLISHED_SAMPLING: Mapping[str, Scalar] = {
+    "solver": "ddim",
+    "steps": 100,
+    "hop": 1,
+    "fusion": "end",
+    "noise": "slab",
+    "published-timesteps": True,
+}
+"""How the published code samples (its fault of timesteps too)."""
+
+
+def sampling_of(
+    settings: Settings, *, published: bool = False, changes: Mapping[str, Scalar | None]
+) -> SamplingSettings:
+    """Return the sampling of a model with changes; those that are None change nothing.
+
+    Raises
+    ------
+    ConfigError
+        When a change, or what they make together, is impossible.
+    """
+    own = {**(PUBLISHED_SAMPLING if published else {}), **{k: v for k, v in changes.items() if v is not None}}
+    flat = {**settings.flat(), **{f"sampling.{name}": value for name, value in own.items()}}
+    return settings_from_flat(flat).sampling
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 

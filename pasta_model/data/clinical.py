@@ -6,13 +6,14 @@ result equals what one table of all rows would give.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pasta_model.errors import ExchangeError
+from pasta_model.data.manifest import Session
+from pasta_model.errors import ExchangeError, ManifestError
 
 
 @dataclass(frozen=True)
@@ -111,3 +112,23 @@ def clinical_table(rows: Sequence[Mapping[str, float | None]], scheme: ClinicalS
     """Rows of clinical values as a table (rows, columns) with NaN where missing."""
     table = [[_number(row.get(c)) for c in scheme.columns] for row in rows]
     return np.array(table, dtype=np.float64).reshape(len(rows), len(scheme.columns))
+
+
+def known_values(sessions: Sequence[Session], scheme: ClinicalScheme, *, ignore: bool) -> tuple[Session, ...]:
+    """Refuse, or leave out, clinical values that a model was not trained with.
+
+    Raises
+    ------
+    ManifestError
+        Naming the columns.
+    """
+    given = {name for s in sessions for name, value in s.clinical.items() if value is not None}
+    unknown = sorted(given - set(scheme.columns))
+    if unknown and not ignore:
+        raise ManifestError(
+            f"clinical values {', '.join(unknown)}: the model was not trained with them, it knows"
+            f" {', '.join(scheme.columns) or 'none'}; remove them, or leave them out with --ignore-unknown"
+        )
+    return tuple(
+        replace(s, clinical={n: v for n, v in s.clinical.items() if n in scheme.columns}) for s in sessions
+    )

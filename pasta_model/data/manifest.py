@@ -50,7 +50,7 @@ class Session:
     @property
     def name(self) -> str:
         """Subject and session, as in BIDS file names."""
-        return f"{self.subject}_{self.session}"
+        return f"{self.subject}_{self.session}" if self.session else self.subject
 
 
 def read_manifest(path: Path, *, needs_pet: bool = True) -> tuple[Session, ...]:
@@ -83,6 +83,58 @@ def read_manifest(path: Path, *, needs_pet: bool = True) -> tuple[Session, ...]:
             problems.add(f"{name}: found in {count} rows, wanted one row a session")
     problems.raise_if_any(ManifestError)
     return tuple(sessions)
+
+
+def read_scans(paths: Sequence[Path], clinical: Sequence[str]) -> tuple[Session, ...]:
+    """Return what there is to synthesise: the sessions of one manifest, or one of each MRI.
+
+    Raises
+    ------
+    ManifestError
+        When manifests and MRIs are mixed, or clinical values are given for more than one MRI.
+    """
+    mris = [path for path in paths if path.name.endswith((".nii", ".nii.gz"))]
+    if clinical and (len(paths), len(mris)) != (1, 1):
+        raise ManifestError("clinical values are for one MRI; of several, or in a manifest, use its columns")
+    if not mris and len(paths) == 1:
+        return read_manifest(paths[0], needs_pet=False)
+    if len(mris) < len(paths):
+        raise ManifestError(
+            f"found {len(paths)} inputs, {len(mris)} of them MRIs; wanted one manifest, or MRIs"
+        )
+    sessions = tuple(lone_session(mri, clinical) for mri in mris)
+    same = [name for name, count in Counter(s.name for s in sessions).items() if count > 1]
+    if same:
+        raise ManifestError(f"several MRIs are called {', '.join(same)}; rename them, or use a manifest")
+    return sessions
+
+
+def lone_session(mri: Path, clinical: Sequence[str]) -> Session:
+    """Make a session of one MRI outside any table, named after its file.
+
+    Parameters
+    ----------
+    clinical
+        Values as "age=71"; the names and limits are those of the columns.
+
+    Raises
+    ------
+    ManifestError
+        With a line for every value that cannot be used.
+    """
+    problems = Problems(f"{mri}: this scan cannot be used")
+    values: dict[str, float | None] = {}
+    for word in clinical:
+        name, _, cell = word.partition("=")
+        if name not in CLINICAL:
+            problems.add(f"clinical value {word!r}, wanted name=value with one of {', '.join(CLINICAL)}")
+        else:
+            values[name] = _value(name, cell, "clinical", problems)
+    if not mri.is_file():
+        problems.add("no such file; check the path")
+    problems.raise_if_any(ManifestError)
+    stem = re.sub(r"(_T1w)?\.nii(\.gz)?$", "", mri.name)
+    return Session(re.sub(r"[^\w.-]", "-", stem), "", "", "", mri, Path(), values)
 
 
 def _read_table(path: Path, problems: Problems) -> tuple[list[str], dict[int, dict[str, str]]]:

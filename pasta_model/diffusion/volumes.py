@@ -7,6 +7,7 @@ trajectory, fused at the end) is a setting.
 Shapes: a volume (D, H, W), axial slices first; N slabs of S slices, (N, S, H', W') in their plane.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,12 @@ class VolumeTranslator:
     def __init__(self, translator: Translator, settings: SamplingSettings) -> None:
         self.translator = translator
         self.settings = settings
+
+    @property
+    def network_steps(self) -> int:
+        """How often `on_step` is called for a sample."""
+        planes = len(each_plane(self.settings.planes))
+        return self.settings.steps * (planes if self.settings.fusion == "end" else 1)
 
     def sample(
         self,
@@ -139,7 +146,8 @@ class VolumeTranslator:
         if not self.settings.start:
             return noise
         a = float(self.translator.schedule.alphas_cumprod[self.settings.start])
-        return preview * a**0.5 + noise * (1 - a) ** 0.5
+        signal, sigma = math.sqrt(a), math.sqrt(1 - a)
+        return signal * preview + sigma * noise
 
     def _one_trajectory(self, task: Task, generator: torch.Generator) -> Tensor:
         """Fuse the slabs of all planes into one volume at every step."""

@@ -78,13 +78,13 @@ class TestResume:
     def made(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """Names of the sessions that are really synthesised."""
         names: list[str] = []
-        real = Synthesiser.synthesise
+        real = Synthesiser.synthesise_samples
 
-        def note(self, mri, clinical, *, seed=0, name=""):
-            names.append(name)
-            return real(self, mri, clinical, seed=seed, name=name)
+        def note(self, mri, clinical, **words):
+            names.append(words["name"])
+            return real(self, mri, clinical, **words)
 
-        monkeypatch.setattr(Synthesiser, "synthesise", note)
+        monkeypatch.setattr(Synthesiser, "synthesise_samples", note)
         return names
 
     def test_keeps_the_complete_and_redoes_the_incomplete(self, job, make_session, made) -> None:
