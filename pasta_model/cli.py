@@ -111,7 +111,7 @@ def info(
 
     from pasta_model.checkpoint import load_checkpoint
     from pasta_model.config import settings_from_flat
-    from pasta_model.report.table import info_table
+    from pasta_model.report.info import info_table
 
     checkpoint = load_checkpoint(model) if model else None
     settings = checkpoint.settings if checkpoint else settings_from_flat({"network.size": size})

@@ -16,11 +16,9 @@ from pasta_model.checkpoint import network_layout
 from pasta_model.config import Settings
 from pasta_model.data.clinical import SCHEMES
 from pasta_model.data.grid import template
-from pasta_model.network.blocks import AdaptiveBlock, Attention
+from pasta_model.network.blocks import AdaptiveBlock, Attention, ResampleBlock
 from pasta_model.network.dual_arm import Direction, DualArm
 from pasta_model.network.unet import Arm
-
-FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,14 @@ class TrainingMemory:
     activations: int
 
     @property
+    def standing(self) -> int:
+        """What is there between steps too."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
     def total(self) -> int:
         """All of them."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.standing + self.activations
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,16 @@ def parameters_by_part(arm: Arm) -> dict[str, int]:
         "stem and head": _count(arm.stem) + _count(arm.head) + _count(arm.head_norm),
     }
     return {**parts, "residual blocks": whole - sum(parts.values())}
+
+
+def published_parameters(arm: Arm) -> int:
+    """Count what the published code counts of the PET's arm.
+
+    Its blocks that change the resolution own weights for the time (scale and shift) and never use them;
+    its other arm has the same number.
+    """
+    unused = _sum(arm, ResampleBlock, lambda block: 2 * block.out_norm.num_channels * (arm.time_width + 1))
+    return _count(arm) + unused
 
 
 def _count(module: nn.Module) -> int:
@@ -87,9 +100,14 @@ def multiply_adds(settings: Settings) -> Work:
     return Work(reading.get_total_flops() // 2, denoising.get_total_flops() // 2)
 
 
-def _inputs(settings: Settings, batch: int) -> tuple[Tensor, Tensor, Tensor | None]:
+def slab_shape(settings: Settings) -> tuple[int, int, int]:
+    """Slices and pixels of an axial slab, (S, H, W)."""
     rows, columns = template(settings.data.spacing).crop.shape[:2]
-    slab = torch.empty(batch, settings.network.slab_slices, rows, columns, device="meta")
+    return settings.network.slab_slices, rows, columns
+
+
+def _inputs(settings: Settings, batch: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    slab = torch.empty(batch, *slab_shape(settings), device="meta")
     values = SCHEMES[settings.data.clinical].length
     clinical = torch.empty(batch, values, device="meta") if values else None
     return slab, torch.zeros(batch, dtype=torch.int64, device="meta"), clinical
