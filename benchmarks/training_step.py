@@ -1,84 +1,145 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A CycleEx training step, before and after: ratios within one run, in process time of one thread.
+"""A CycleEx training step against the plain version of the same network: time, memory, share of the peak.
 
-Run: python -m benchmarks.training_step
+Run: python -m benchmarks.training_step --size base
+Every variant runs in a process of its own, so that its memory is its own; ratios are to the first.
 """
 
-import time
-from collections.abc import Callable
+import json
+import resource
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+import typer
+from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.hardware import describe, peak, seconds
+from benchmarks.plain import PLAIN_SETTINGS, plain_network
 from pasta_model.checkpoint import new_translator
-from pasta_model.config import settings_from_flat
+from pasta_model.config import Scalar, Settings, settings_from_flat
+from pasta_model.console import run_command
+from pasta_model.costs import slab_shape
 from pasta_model.data.slabs import Batch
-from pasta_model.diffusion import cycle, losses
+from pasta_model.diffusion.cycle import step_loss
+from pasta_model.placement import has_bfloat16
 from pasta_model.training import make_optimizer
 
-
-def convolved_ssim(target: Tensor, prediction: Tensor) -> Tensor:
-    """SSIM with the window as a one-channel convolution, the usual way."""
-    h, w = target.shape[-2:]
-    offset = torch.arange(11.0) - 5
-    window = torch.exp(-(offset**2) / 4.5)
-    window = window / window.sum()
-    x, y = (s.float().reshape(-1, 1, h, w) for s in (target, prediction))
-    moments = F.conv2d(torch.cat([x, y, x * x, y * y, x * y]), window[None, None, :, None])
-    mx, my, xx, yy, xy = F.conv2d(moments, window[None, None, None, :]).chunk(5)
-    c1, c2 = 0.02**2, 0.06**2
-    top = (2 * mx * my + c1) * (2 * (xy - mx * my) + c2)
-    return (top / ((mx**2 + my**2 + c1) * (xx - mx**2 + yy - my**2 + c2))).mean()
-
-
-def step(dtype: str, *, channels_last: bool, batch_size: int = 4) -> Callable[[], None]:
-    """Return one training step of the tiny network on random slabs."""
-    settings = settings_from_flat({"training.dtype": dtype, "training.channels-last": channels_last})
-    translator = new_translator(settings)
-    optimizer = make_optimizer(translator.network, settings.training)
-    generator = torch.Generator().manual_seed(0)
-    slabs = [torch.rand(batch_size, settings.network.slab_slices, 48, 56) for _ in range(3)]
-    batch = Batch(slabs[0], slabs[1], slabs[2], torch.randn(batch_size, 9))
-    batch = batch.to("cpu", channels_last=channels_last)
-
-    def run() -> None:
-        optimizer.zero_grad()
-        cycle.step_loss(translator, batch, settings=settings.loss, generator=generator).backward()
-        optimizer.step()
-
-    return run
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+FLOAT = {"training.dtype": "float32"}
+HALF = {"training.dtype": "bfloat16"}
+PLAIN = "plain: float32, contiguous, eager"
+VARIANTS: dict[str, dict[str, Scalar]] = {
+    PLAIN: dict(PLAIN_SETTINGS),
+    "ours, float32, contiguous": {**FLOAT, "training.channels-last": False},
+    "ours, float32, channels-last": {**FLOAT},
+    "ours, bfloat16, channels-last": {**HALF},
+    "ours, default dtype, checkpointing": {"training.checkpointing": True},
+    "ours, default dtype, torch.compile": {"training.compile": True},
+}
 
 
-def seconds(run: Callable[[], None], repeats: int = 5) -> float:
-    """Least process time of a few runs, after two to warm up."""
-    run()
-    run()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        run()
-        times.append(time.process_time() - start)
-    return min(times)
+def worth_measuring(name: str, device: str) -> bool:
+    """Whether the device can do it; bfloat16 that is imitated takes a hundred times longer."""
+    return "bfloat16" not in name or has_bfloat16(device)
 
 
-def main() -> None:
-    """Print each variant's time as a ratio to plain float32."""
-    torch.set_num_threads(1)
-    ours, usual = losses.ssim, convolved_ssim
-    results = {}
-    for name, ssim, dtype, channels_last in (
-        ("float32, contiguous, SSIM by convolution", usual, "float32", False),
-        ("float32, contiguous", ours, "float32", False),
-        ("float32, channels-last", ours, "float32", True),
-        ("bfloat16, channels-last (default)", ours, "bfloat16", True),
-    ):
-        losses.ssim = ssim
-        results[name] = seconds(step(dtype, channels_last=channels_last))
-    first = next(iter(results.values()))
-    for name, value in results.items():
-        print(f"{name:45s} {value * 1e3:7.0f} ms a step of 4 slabs   {first / value:5.2f} x")
+def measure(name: str, settings: Settings, batch_size: int, repeats: int) -> dict[str, float | str]:
+    """Time a variant's step in this process."""
+    device = settings.training.device
+    with plain_network() if name == PLAIN else nullcontext():
+        translator = new_translator(settings)
+        optimizer = make_optimizer(translator.network, settings.training)
+        generator = torch.Generator(device).manual_seed(0)
+        slabs = [torch.rand(batch_size, *slab_shape(settings)) for _ in range(3)]
+        batch = Batch(slabs[0], slabs[1], slabs[2], torch.randn(batch_size, 9))
+        batch = batch.to(device, channels_last=settings.training.channels_last)
+
+        def run() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            step_loss(translator, batch, settings=settings.loss, generator=generator).backward()
+            optimizer.step()
+
+        time = seconds(run, device=device, repeats=repeats)
+    if device.startswith("cuda"):
+        memory = torch.cuda.max_memory_allocated(device)
+    else:
+        memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"name": name, "seconds": time, "memory": memory, "dtype": str(translator.dtype)}
+
+
+def step_flops(settings: Settings, batch_size: int) -> float:
+    """FLOP of a step's products and convolutions, counted on the plain network, forward and backward."""
+    with plain_network(), FlopCounterMode(display=False) as counter:
+        translator = new_translator(settings)
+        slabs = [torch.rand(batch_size, *slab_shape(settings)) for _ in range(3)]
+        batch = Batch(slabs[0], slabs[1], slabs[2], torch.randn(batch_size, 9))
+        generator = torch.Generator().manual_seed(0)
+        step_loss(translator, batch, settings=settings.loss, generator=generator).backward()
+    return float(counter.get_total_flops())
+
+
+@app.command()
+def main(
+    *,
+    size: str = "base",
+    batch_size: int = 1,
+    repeats: int = 2,
+    device: str = "cpu",
+    output: Annotated[Path | None, typer.Option(help="Write the rows as JSON too.")] = None,
+    variant: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Print each variant's time as a ratio to the plain version."""
+    spacing = 1.5 if size == "base" else 3.0
+    shared = {"network.size": size, "data.spacing": spacing, "training.device": device}
+    if variant:
+        settings = settings_from_flat({**shared, **VARIANTS[variant]})
+        print(json.dumps(measure(variant, settings, batch_size, repeats)))
+        return
+    rows = []
+    for name in VARIANTS:
+        if not worth_measuring(name, device):
+            rows.append({"name": name, "seconds": None})
+            continue
+        command = [sys.executable, "-m", "benchmarks.training_step", "--variant", name, "--size", size]
+        command += ["--batch-size", str(batch_size), "--repeats", str(repeats), "--device", device]
+        told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        rows.append(json.loads(told.splitlines()[-1]))
+        print(f"{name}: {rows[-1]['seconds']:.2f} s", file=sys.stderr, flush=True)
+    flops = step_flops(settings_from_flat({"network.size": size, "data.spacing": spacing}), batch_size)
+    best = torch.bfloat16 if has_bfloat16(device) else torch.float32
+    found = {"hardware": describe(device), "flops": flops, "peak": peak(best, device=device)}
+    found |= {"peak_dtype": str(best), "batch_size": batch_size, "size": size, "rows": rows}
+    print(table(found))
+    if output:
+        output.write_text(json.dumps(found, indent=2), encoding="utf-8")
+
+
+def table(found: dict) -> str:
+    """Return the rows as Markdown."""
+    first = found["rows"][0]["seconds"]
+    dtype = found["peak_dtype"].removeprefix("torch.")
+    lines = [
+        f"{found['hardware']}; measured {dtype} peak {found['peak'] / 1e9:,.0f} GFLOP/s;"
+        f" `{found['size']}`, {found['batch_size']} slab(s) a step, {found['flops'] / 1e9:,.0f} GFLOP",
+        "",
+        "| variant | s a step | ratio | memory (GB) | share of peak |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        if row["seconds"] is None:
+            lines.append(f"| {row['name']} | not measured: no such units here | | | |")
+            continue
+        share = found["flops"] / row["seconds"] / found["peak"]
+        lines.append(
+            f"| {row['name']} | {row['seconds']:.2f} | {first / row['seconds']:.2f} x"
+            f" | {row['memory'] / 1e9:.2f} | {share:.0%} |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(app)

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pasta_model.config import Settings
-from pasta_model.data.slabs import SlabLoader
+from pasta_model.data.slabs import SlabLoader, read_ahead
 from pasta_model.diffusion.cycle import Translator, step_loss
 from pasta_model.errors import TrainingError
 from pasta_model.sections import TrainingSettings
@@ -68,32 +68,34 @@ def train_steps(
     t = settings.training
     seed = settings.run.seed
     generator = torch_generator(seed, "train", place.site, place.round, device=t.device)
-    batches = loader.batches(t.batch_size, rng=numpy_generator(seed, "slabs", place.site, place.round))
+    drawn = loader.batches(t.batch_size, rng=numpy_generator(seed, "slabs", place.site, place.round))
+    batches = read_ahead(drawn, pin=t.device.startswith("cuda"))
     translator.network.train()
     total = 0.0
     for local in range(t.local_steps):
         step = place.round * t.local_steps + local
         optimizer.zero_grad(set_to_none=True)
-        step_total = 0.0
+        mean_loss = torch.zeros((), device=t.device)
         for _ in range(t.accumulation):
             batch = next(batches).to(t.device, channels_last=t.channels_last)
-            loss = step_loss(translator, batch, settings=settings.loss, generator=generator)
-            _finite(loss, "loss", place, step)
-            (loss / t.accumulation).backward()
-            step_total += loss.item() / t.accumulation
+            loss = step_loss(translator, batch, settings=settings.loss, generator=generator) / t.accumulation
+            loss.backward()
+            mean_loss += loss.detach()
         norm = nn.utils.clip_grad_norm_(translator.network.parameters(), t.max_grad_norm)
-        _finite(norm, "gradient norm", place, step)
+        value = mean_loss.item()  # here the step first waits for the device
+        _finite(value, "loss", place, step)
+        _finite(norm.item(), "gradient norm", place, step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, total_steps=settings.total_steps, settings=t)
         optimizer.step()
-        total += step_total
-        on_step(step, step_total)
+        total += value
+        on_step(step, value)
     return total / t.local_steps
 
 
-def _finite(value: Tensor, name: str, place: Place, step: int) -> None:
-    if not torch.isfinite(value):
+def _finite(value: float, name: str, place: Place, step: int) -> None:
+    if not math.isfinite(value):
         raise TrainingError(
-            f"{name} is {value.item()} at site {place.site}, round {place.round}, step {step};"
+            f"{name} is {value} at site {place.site}, round {place.round}, step {step};"
             " lower training.learning-rate or check the site's scans"
         )

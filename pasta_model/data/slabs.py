@@ -5,7 +5,9 @@ Subjects are drawn without replacement until all have been seen, then reshuffled
 visits is drawn each time, and the place of a slab is uniform over the volume.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
@@ -40,11 +42,17 @@ class Batch:
     clinical: Tensor | None
 
     def to(self, device: str, *, channels_last: bool) -> Self:
-        """Move to a device and memory layout."""
+        """Move to a device and memory layout; pinned memory moves while the device computes."""
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        moved = [t.to(device, memory_format=layout) for t in (self.mri, self.pet, self.metaroi)]
-        clinical = None if self.clinical is None else self.clinical.to(device)
+        slabs = (self.mri, self.pet, self.metaroi)
+        moved = [t.to(device, memory_format=layout, non_blocking=True) for t in slabs]
+        clinical = None if self.clinical is None else self.clinical.to(device, non_blocking=True)
         return type(self)(moved[0], moved[1], moved[2], clinical)
+
+    def pinned(self) -> Self:
+        """Copy into page-locked memory, from where a GPU fetches by itself."""
+        clinical = None if self.clinical is None else self.clinical.pin_memory()
+        return type(self)(self.mri.pin_memory(), self.pet.pin_memory(), self.metaroi.pin_memory(), clinical)
 
 
 class SlabLoader:
@@ -96,6 +104,29 @@ class SlabLoader:
             chosen = [int(rng.choice(visits[subject])) for subject in drawn]
             starts = rng.integers(0, self.store.slices - self.slab_slices + 1, size=batch_size)
             yield self.at(list(zip(chosen, starts.tolist(), strict=True)))
+
+
+def read_ahead(batches: Iterator[Batch], *, pin: bool, depth: int = 2) -> Iterator[Batch]:
+    """Yield the same batches in the same order, read in a thread while the device computes.
+
+    Parameters
+    ----------
+    pin
+        Whether they go to a GPU.
+    depth
+        Batches that wait at most.
+    """
+
+    def take() -> Batch:
+        batch = next(batches)
+        return batch.pinned() if pin else batch
+
+    with ThreadPoolExecutor(1, thread_name_prefix="slabs") as reader:
+        waiting = deque(reader.submit(take) for _ in range(depth))
+        while True:
+            batch = waiting.popleft().result()
+            waiting.append(reader.submit(take))
+            yield batch
 
 
 def _stack(arrays: Sequence[NDArray[np.float32]]) -> Tensor:

@@ -19,9 +19,7 @@ def info_table(settings: Settings, *, title: str, batch_size: int, rounds: int |
     rounds
         Rounds that a model was trained; None for a network without weights.
     """
-    table = Table(
-        title=f"{title}: {settings.title}", box=None, title_justify="left", show_header=False
-    )
+    table = Table(title=f"{title}: {settings.title}", box=None, title_justify="left", show_header=False)
     table.add_column("what")
     table.add_column("value", justify="right")
     if rounds is not None:
