@@ -201,6 +201,17 @@ def test_missing_and_unexpected_tensors_are_listed(publish, state: State, refuse
     assert all(f"  - {name}: unexpected" in said for name in ("model.extra", "beta_schedule"))
 
 
+TELLING = ("0.0.weight", "1.0.out_layers.3.weight", "2.0.h_upd.op.weight", "3.0.out_layers.3.weight")
+
+
+@pytest.mark.parametrize("name", TELLING)
+def test_tensor_that_tells_the_size_is_missing_or_damaged(name: str, publish, state: State, refused) -> None:
+    name = f"model.input_blocks.{name}"
+    assert name in refused(publish(state | {name: torch.zeros(())})), "damaged"
+    del state[name]
+    assert name in refused(publish(state)), "missing"
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite(value: float, publish, state: State, refused) -> None:
     state["encoder.out.2.weight"][0, 0, 0, 0] = value
