@@ -61,7 +61,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        When the file is missing, damaged, or not one of ours.
+        When the file is missing, damaged, or not one of ours, or its weights do not fit its settings.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; train first, or check the path")
@@ -79,9 +79,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         mean, spread = about["standardisation"]["mean"], about["standardisation"]["spread"]
         number = int(about["round"])
         settings = settings_from_flat(flat)
+        standardisation = Standardisation(tuple(map(float, mean)), tuple(map(float, spread)))
+        standardisation.check(SCHEMES[settings.data.clinical])
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path}: its description cannot be used: {error}") from error
-    return Checkpoint(state, settings, Standardisation(tuple(mean), tuple(spread)), number)
+    try:
+        refuse_other_weights(state, settings)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return Checkpoint(state, settings, standardisation, number)
 
 
 def file_digest(path: Path) -> str:
@@ -119,17 +125,24 @@ def new_translator(settings: Settings, state: Mapping[str, Tensor] | None = None
     if state is None:
         network = new_network(settings)
     else:
+        refuse_other_weights(state, settings)
         with torch.device("meta"):  # no time for initial weights that are replaced at once
             network = _network(settings)
-        _refuse_other_weights(state, network, settings.title)
         own = {name: value.float().clone() for name, value in state.items()}
         network.load_state_dict(own, assign=True)
     dtype = compute_dtype(settings.training.dtype, settings.training.device)
     return Translator(place(network, settings.training), Schedule(settings.diffusion), dtype)
 
 
-def _refuse_other_weights(state: Mapping[str, Tensor], network: DualArm, title: str) -> None:
-    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+def refuse_other_weights(state: Mapping[str, Tensor], settings: Settings) -> None:
+    """Refuse weights that are not those of the network of the settings.
+
+    Raises
+    ------
+    CheckpointError
+        Saying how many tensors are missing, unknown or of another shape, with an example of each.
+    """
+    wanted = {slot.name: slot.shape for slot in network_layout(settings).slots}
     found = {name: tuple(value.shape) for name, value in state.items()}
     differing = {
         "missing": sorted(wanted.keys() - found.keys()),
@@ -138,4 +151,7 @@ def _refuse_other_weights(state: Mapping[str, Tensor], network: DualArm, title: 
     }
     said = [f"{len(names)} {how} (as {names[0]})" for how, names in differing.items() if names]
     if said:
-        raise CheckpointError(f"the weights do not fit the network of {title}: {', '.join(said)}")
+        raise CheckpointError(
+            f"the weights do not fit the network of {settings.title}: {', '.join(said)};"
+            " take a file whose settings are its own"
+        )

@@ -193,7 +193,7 @@ def synthesize(
     from pasta_model.console import progress_bar
     from pasta_model.data.clinical import SCHEMES, known_values
     from pasta_model.data.manifest import read_scans
-    from pasta_model.synthesis import SynthesisJob, synthesise_sessions
+    from pasta_model.derivatives import SynthesisJob, synthesise_sessions
 
     settings = load_checkpoint(model).settings
     sessions = known_values(

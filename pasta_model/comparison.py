@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pasta_model.data.manifest import Session
 from pasta_model.data.volume import Volume, read_volume
+from pasta_model.derivatives import synthetic_path
 from pasta_model.errors import Problems, VolumeError
 from pasta_model.evaluation import SubjectScore, score
 from pasta_model.metrics.similarity import brain_mask
-from pasta_model.synthesis import synthetic_path
 
 
 def score_session(session: Session, candidates: Mapping[str, Volume | Path]) -> list[SubjectScore]:

@@ -22,18 +22,22 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """
     if target.is_dir():
         raise ConfigError(f"{target}: is a folder, wanted a file; choose another name")
-    _make_folder(target.parent)
-    handle, name = tempfile.mkstemp(
-        dir=target.parent, prefix=".partial-", suffix="".join(target.suffixes[-2:])
-    )
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        _make_folder(target.parent)
+        handle, name = tempfile.mkstemp(
+            dir=target.parent, prefix=".partial-", suffix="".join(target.suffixes[-2:])
+        )
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
+    except OSError as error:
+        raise ConfigError(_unwritable(target, error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -41,8 +45,11 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     """Yield a temporary directory; it replaces `target` whole when the block succeeds."""
     if target.is_file():
         raise ConfigError(f"{target}: is a file, wanted a folder; choose another name")
-    _make_folder(target.parent)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
+    try:
+        _make_folder(target.parent)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
+    except OSError as error:
+        raise ConfigError(_unwritable(target, error)) from error
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -51,6 +58,25 @@ def atomic_directory(target: Path) -> Iterator[Path]:
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder for outputs before any work is done for it; nothing is written.
+
+    Raises
+    ------
+    ConfigError
+        When a file is in the way, or the folder cannot be written.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{folder}: {there} is a file, wanted a folder; choose another name")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{folder}: {there} cannot be written; choose another folder")
+
+
+def _unwritable(target: Path, error: OSError) -> str:
+    return f"{target}: cannot be written ({error.strerror or error}); free the space, or choose another place"
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints trained with the published PASTA code, brought into this project's form.
 
-Such a file is a dict of 'model' (the state dict), 'ema', 'step', 'opt', 'scaler'. `model.*` is the arm that
-denoises the PET, `encoder.*` the arm that reads the MRI, of the same layout. Written from facts about names
-and shapes; no line of the published code is here.
+Such a file is a dict of 'model' (the state dict), 'ema', 'step', 'opt', 'scaler'; the names inside are those of
+`network.published`.
 """
 
 from collections.abc import Mapping
@@ -18,32 +17,17 @@ from pasta_model.checkpoint import Checkpoint, network_layout
 from pasta_model.config import Settings, settings_from_flat
 from pasta_model.data.clinical import SCHEMES, Standardisation
 from pasta_model.errors import CheckpointError, Problems
+from pasta_model.network.published import (
+    clinical_length,
+    dead_names,
+    infer_shape,
+    published_name,
+    published_places,
+)
 from pasta_model.network.shape import SHAPES, Shape
 from pasta_model.sections import SamplingSettings
 
-ARMS = {"model.": "pet_arm.", "encoder.": "mri_arm."}
 EMA = "ema_model."
-# Inside a residual block, ours: theirs. Numbers count their nn.Sequential, activations included.
-BLOCK = {
-    "in_norm": "in_layers.0",
-    "in_conv": "in_layers.2",
-    "time.1": "emb_layers.1",
-    "clinical.0": "tab_embed.0",
-    "clinical.2": "tab_embed.2",
-    "out_norm": "out_layers.0",
-    "out_conv": "out_layers.3",
-    "skip": "skip_connection",
-    "in_resample.conv": "h_upd",  # downsampling calls its convolution `op`, upsampling `conv`
-    "skip_resample.conv": "x_upd",
-}
-ATTENTION = {"norm": "norm", "qkv": "qkv", "out": "proj_out"}
-OUTSIDE = {
-    "time.0": "time_embed.0",
-    "time.2": "time_embed.2",
-    "stem": "input_blocks.0.0",
-    "head_norm": "out.0",
-    "head": "out.2",
-}
 
 
 @dataclass(frozen=True)
@@ -85,7 +69,7 @@ def import_published(
     found = _weights(_read(path), path, ema=ema)
     try:
         guessed = infer_shape(found)
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise CheckpointError(
             f"{path}: not a state dict of the published network ({error}); wanted model.* and encoder.*"
         ) from error
@@ -129,49 +113,6 @@ def _weights(found: Mapping[str, Any], path: Path, *, ema: bool) -> dict[str, Te
     return {name: tensor for name, tensor in chosen.items() if isinstance(tensor, Tensor)}
 
 
-def infer_shape(state: Mapping[str, Tensor]) -> Shape:
-    """Infer the shape of the denoiser arm; heads and groups cannot be seen and are those of `base`.
-
-    Raises
-    ------
-    KeyError
-        When a tensor that tells the shape is not there.
-    ValueError
-        When no network has that shape.
-    """
-    width, slices = state["model.input_blocks.0.0.weight"].shape[:2]
-    widths, attention, blocks = [], [], 0
-    number = 1
-    while True:
-        convolution = state.get(f"model.input_blocks.{number}.0.out_layers.3.weight")
-        if convolution is None:
-            break
-        if f"model.input_blocks.{number}.0.h_upd.op.weight" in state:
-            widths.append(len(convolution))
-        elif not widths:
-            blocks += 1
-        if f"model.input_blocks.{number}.1.qkv.weight" in state and 2 ** len(widths) not in attention:
-            attention.append(2 ** len(widths))
-        number += 1
-    last = state[f"model.input_blocks.{number - 1}.0.out_layers.3.weight"]
-    base = SHAPES["base"]
-    return Shape(
-        slices=int(slices),
-        width=int(width),
-        multipliers=tuple(w // int(width) for w in (*widths, len(last))),
-        blocks=blocks,
-        attention=tuple(attention),
-        heads=base.heads,
-        groups=base.groups,
-    )
-
-
-def clinical_length(state: Mapping[str, Tensor]) -> int:
-    """Length of the clinical vector; 0 where the blocks take none."""
-    entry = state.get("model.input_blocks.1.0.tab_embed.0.weight")
-    return 0 if entry is None or entry.ndim != 2 else int(entry.shape[1])
-
-
 def _settings(guessed: Shape, words: str, clinical: int, path: Path) -> Settings:
     schemes = {scheme.length: name for name, scheme in SCHEMES.items()}
     if clinical not in schemes:
@@ -190,59 +131,6 @@ def _settings(guessed: Shape, words: str, clinical: int, path: Path) -> Settings
             "sampling.hop": min(SamplingSettings().hop, max(1, (guessed.slices - 1) // 2)),
         }
     )
-
-
-def published_places(shape: Shape) -> dict[str, str]:
-    """Return the published name of each block of an arm, by ours."""
-    places = {f"{ours}.": f"{theirs}." for ours, theirs in OUTSIDE.items()}
-    places |= {
-        "middle_in.": "middle_block.0.",
-        "middle_attention.": "middle_block.1.",
-        "middle_out.": "middle_block.2.",
-    }
-    levels, encoder, decoder = len(shape.multipliers), 1, 0
-    for level in range(levels):
-        for block in range(shape.blocks):
-            places[f"down.{level}.blocks.{block}.block."] = f"input_blocks.{encoder}.0."
-            places[f"down.{level}.blocks.{block}.attention."] = f"input_blocks.{encoder}.1."
-            encoder += 1
-        places[f"down.{level}.resample."] = f"input_blocks.{encoder}.0."
-        encoder += 1
-        for block in range(shape.blocks + 1):
-            places[f"up.{level}.blocks.{block}.block."] = f"output_blocks.{decoder}.0."
-            places[f"up.{level}.blocks.{block}.attention."] = f"output_blocks.{decoder}.1."
-            decoder += 1
-        places[f"up.{level}.resample."] = f"output_upsample_blocks.{level}.0."
-    return places
-
-
-def published_name(ours: str, places: Mapping[str, str]) -> str:
-    """Return the published name of one of our tensors, arm included."""
-    arm, _, inside = ours.partition(".")
-    theirs = next(prefix for prefix, own in ARMS.items() if own == f"{arm}.")
-    place = next(p for p in places if inside.startswith(p))
-    layer, _, kind = inside.removeprefix(place).rpartition(".")
-    if not layer:  # a layer outside the blocks
-        return f"{theirs}{places[place]}{kind}"
-    table = ATTENTION if "attention" in place else BLOCK
-    resampling = {"down": ".op", "up": ".conv"}.get(inside.split(".")[0], "") if "resample" in layer else ""
-    return f"{theirs}{places[place]}{table[layer]}{resampling}.{kind}"
-
-
-def dead_names(shape: Shape) -> set[str]:
-    """Tensors that the published forward pass never uses.
-
-    Its resampling blocks ignore the time that they own weights for, and the arm that reads the MRI is
-    never given clinical values, not even when places are exchanged.
-    """
-    dead = set()
-    for ours, theirs in published_places(shape).items():
-        for kind in ("weight", "bias"):
-            if "resample" in ours:
-                dead |= {f"{arm}{theirs}emb_layers.1.{kind}" for arm in ARMS}
-            elif ours.endswith(".block.") or ours in ("middle_in.", "middle_out."):
-                dead |= {f"encoder.{theirs}tab_embed.{layer}.{kind}" for layer in (0, 2)}
-    return dead
 
 
 def _translated(

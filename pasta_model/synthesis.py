@@ -1,39 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Synthetic PETs for sessions of a manifest: NIfTI in, NIfTI and provenance out; resumable.
+"""A trained model that turns the MRI of a subject into a synthetic PET in SUVR.
 
-A stranger's script needs `Synthesiser(load_checkpoint(path))` and `.synthesise(mri, clinical)`.
+A stranger's script needs `Synthesiser(load_checkpoint(path))` and `.synthesise(mri, clinical)`; files,
+provenance and resuming are `derivatives`.
 """
 
-import itertools
-import json
-import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pasta_model.checkpoint import PACKAGES, Checkpoint, file_digest, load_checkpoint, new_translator
+from pasta_model.checkpoint import Checkpoint, new_translator
+from pasta_model.config import settings_from_flat
 from pasta_model.data.clinical import SCHEMES
 from pasta_model.data.grid import Template, template_of
-from pasta_model.data.manifest import Session
 from pasta_model.data.scaling import PET_SCALE, mri_scale
-from pasta_model.data.volume import Volume, read_volume, write_volume
+from pasta_model.data.volume import Volume
 from pasta_model.diffusion.fusion import each_plane
 from pasta_model.diffusion.volumes import VolumeTranslator
-from pasta_model.errors import ConfigError, Problems, VolumeError
-from pasta_model.files import write_json
+from pasta_model.errors import ConfigError, VolumeError
 from pasta_model.placement import cast_convolutions
 from pasta_model.sections import SamplingSettings
 from pasta_model.seeding import torch_generator
-
-DESCRIPTION = "SYNTHETIC FDG-PET (SUVR) made from MRI by PASTA; not a medical device"
-SPREAD_DESCRIPTION = "SPREAD (SUVR) of SYNTHETIC FDG-PET samples by PASTA; not a medical device"
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,9 +50,8 @@ class Synthesiser:
     def __init__(
         self, checkpoint: Checkpoint, *, sampling: SamplingSettings | None = None, device: str | None = None
     ) -> None:
-        training = checkpoint.settings.training
-        training = training.model_copy(update={"device": device or training.device})
-        self.settings = checkpoint.settings.model_copy(update={"training": training})
+        own = {"training.device": device} if device else {}
+        self.settings = settings_from_flat({**checkpoint.settings.flat(), **own})
         self.sampling = sampling or checkpoint.settings.sampling
         self.standardisation = checkpoint.standardisation
         self.scheme = SCHEMES[checkpoint.settings.data.clinical]
@@ -130,13 +119,14 @@ class Synthesiser:
             for x0 in self._volumes.samples(source, vector, generators=generators, on_step=on_step)
         ]
         stacked = np.stack(drawn)
-        spread = Volume(stacked.std(axis=0, ddof=1), mri.affine, "SUVR") if len(drawn) > 1 else None
-        return SyntheticPet(Volume(stacked.mean(axis=0), mri.affine, "SUVR"), spread)
+        pet = replace(mri, data=stacked.mean(axis=0), unit="SUVR")
+        spread = replace(pet, data=stacked.std(axis=0, ddof=1)) if len(drawn) > 1 else None
+        return SyntheticPet(pet, spread)
 
     def preview(self, mri: Volume) -> Volume:
         """Return the conditioner's own PET of an MRI: one pass, no noise, no clinical values."""
         source, _, grid = self._read(mri, {})
-        return Volume(self._suvr(self._volumes.preview(source), grid), mri.affine, "SUVR")
+        return replace(mri, data=self._suvr(self._volumes.preview(source), grid), unit="SUVR")
 
     def _read(
         self, mri: Volume, clinical: Mapping[str, float | None]
@@ -154,140 +144,3 @@ class Synthesiser:
             raise VolumeError("the network returned NaN or infinity; its weights are damaged")
         suvr = PET_SCALE.to_file(x0.cpu().numpy()).clip(min=0)
         return np.asarray(grid.to_head(suvr), dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class SynthesisJob:
-    """What to synthesise with, and where to put it."""
-
-    model: Path
-    output: Path
-    seed: int = 0
-    sampling: SamplingSettings | None = None
-    device: str | None = None
-    preview: bool = False
-
-    def pet_path(self, session: Session) -> Path:
-        """Where a session's synthetic PET goes."""
-        return synthetic_path(self.output, session)
-
-
-def synthetic_path(folder: Path, session: Session) -> Path:
-    """Place of a session's synthetic PET in a folder, as a BIDS derivative."""
-    name = f"{session.name}_space-MNI152_trc-18FFDG_desc-synthetic_pet.nii.gz"
-    if not session.session:  # one MRI outside any table
-        return folder / name
-    return folder / session.subject / session.session / "pet" / name
-
-
-def spread_path(pet: Path) -> Path:
-    """Place of the standard deviation map beside a synthetic PET."""
-    return pet.with_name(pet.name.replace("desc-synthetic_pet", "desc-syntheticSpread_pet"))
-
-
-def synthesise_sessions(
-    job: SynthesisJob,
-    sessions: Sequence[Session],
-    *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    step_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Path]:
-    """Synthesise every session; those already made with the same model and seed are kept.
-
-    `progress` counts sessions, `step_progress` the denoising steps of the session at hand.
-
-    Raises
-    ------
-    CheckpointError
-        When the model cannot be read.
-    VolumeError
-        At the end, with a line for every scan that could not be used; the others are done.
-    """
-    synthesiser = Synthesiser(load_checkpoint(job.model), sampling=job.sampling, device=job.device)
-    provenance = _provenance(job, synthesiser)
-    problems = Problems("scans that could not be synthesised")
-    paths = []
-    for done, session in enumerate(sessions, start=1):
-        path = job.pet_path(session)
-        try:
-            about = {**provenance, **_inputs(session)}
-            if not _is_done(path, about):
-                _synthesise_one(synthesiser, session, job, about, step_progress)
-            paths.append(path)
-        except VolumeError as error:
-            problems.add(f"{session.name}: {error}")
-        progress(done, len(sessions))
-    problems.raise_if_any(VolumeError)
-    return paths
-
-
-def _synthesise_one(
-    synthesiser: Synthesiser,
-    session: Session,
-    job: SynthesisJob,
-    provenance: Mapping[str, object],
-    step_progress: Callable[[int, int], None],
-) -> None:
-    start = time.monotonic()
-    mri = read_volume(session.mri)
-    if job.preview:
-        made = SyntheticPet(synthesiser.preview(mri), None)
-    else:
-        steps = itertools.count(1)
-        made = synthesiser.synthesise_samples(
-            mri,
-            session.clinical,
-            seed=job.seed,
-            name=session.name,
-            on_step=lambda: step_progress(next(steps), synthesiser.network_steps),
-        )
-    path = job.pet_path(session)
-    if made.spread:
-        write_volume(spread_path(path), made.spread, description=SPREAD_DESCRIPTION)
-    else:
-        spread_path(path).unlink(missing_ok=True)  # of an earlier run with several samples
-    write_volume(path, made.mean, description=DESCRIPTION)
-    seconds = round(time.monotonic() - start, 3)
-    write_json(_sidecar(path), {**provenance, "DurationSeconds": seconds})  # last: marks it complete
-
-
-def _provenance(job: SynthesisJob, synthesiser: Synthesiser) -> dict[str, object]:
-    sampling = synthesiser.sampling
-    return {
-        "Description": DESCRIPTION,
-        "Synthetic": True,
-        "Units": "SUVR",
-        "Model": synthesiser.settings.title,
-        "ModelSha256": file_digest(job.model),
-        "Seed": job.seed,
-        "Method": "preview" if job.preview else "diffusion",
-        "Sampling": sampling.model_dump(by_alias=True),
-        "Uncertainty": None
-        if job.preview or sampling.samples == 1
-        else f"standard deviation of {sampling.samples} samples, in SUVR, in the file desc-syntheticSpread",
-        "Settings": synthesiser.settings.flat(),
-        "Versions": {name: version(name) for name in PACKAGES},
-    }
-
-
-def _inputs(session: Session) -> dict[str, object]:
-    """Say what the PET is made from; a changed scan or value makes it stale."""
-    if not session.mri.is_file():
-        raise VolumeError(f"{session.mri}: no such file; check the path in the manifest")
-    return {"MriSha256": file_digest(session.mri), "Clinical": dict(session.clinical)}
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name.replace(".nii.gz", ".json"))
-
-
-def _is_done(path: Path, provenance: Mapping[str, object]) -> bool:
-    sidecar = _sidecar(path)
-    wanted = [path, sidecar, *([spread_path(path)] if provenance["Uncertainty"] else [])]
-    if not all(file.is_file() for file in wanted):
-        return False
-    try:
-        found = json.loads(sidecar.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return all(found.get(key) == value for key, value in provenance.items())

@@ -23,10 +23,10 @@ from pasta_model.data.manifest import Session, read_manifest, write_splits
 from pasta_model.data.splits import apply_splits, assign_splits
 from pasta_model.data.store import SiteStore, prepare_store
 from pasta_model.data.volume import Volume, write_volume
+from pasta_model.derivatives import SynthesisJob
 from pasta_model.errors import ConfigError, FederationError
 from pasta_model.evaluation import SubjectScore, write_scores
 from pasta_model.files import write_json
-from pasta_model.synthesis import SynthesisJob
 from simulation.baselines import mean_pet
 from simulation.federation import run_simulation
 from simulation.twins.cohort import CohortSettings, build_cohort

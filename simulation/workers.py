@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pasta_model.config import Settings
 from pasta_model.data.manifest import Session
-from pasta_model.synthesis import SynthesisJob, synthesise_sessions
+from pasta_model.derivatives import SynthesisJob, synthesise_sessions
 from simulation.baselines import train_alone
 
 

@@ -95,6 +95,16 @@ class Standardisation:
     mean: tuple[float, ...]
     spread: tuple[float, ...]
 
+    def check(self, scheme: ClinicalScheme) -> None:
+        """Raise ValueError unless there is a finite mean and a positive spread for each column."""
+        for name, values in (("mean", self.mean), ("spread", self.spread)):
+            if len(values) != len(scheme.columns) or not np.isfinite(values).all():
+                raise ValueError(
+                    f"clinical {name}: found {values}, wanted {len(scheme.columns)} finite numbers"
+                )
+        if min(self.spread, default=1.0) <= 0:
+            raise ValueError(f"clinical spread: found {self.spread}, wanted numbers above 0")
+
     def vector(self, values: Mapping[str, float | None], scheme: ClinicalScheme) -> NDArray[np.float32]:
         """Return the clinical vector (K,): z-scores, 0 where missing, then the presence flags."""
         raw = np.array([_number(values.get(c)) for c in scheme.columns], dtype=np.float64)

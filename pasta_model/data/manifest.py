@@ -125,9 +125,11 @@ def lone_session(mri: Path, clinical: Sequence[str]) -> Session:
     problems = Problems(f"{mri}: this scan cannot be used")
     values: dict[str, float | None] = {}
     for word in clinical:
-        name, _, cell = word.partition("=")
-        if name not in CLINICAL:
+        name, given, cell = word.partition("=")
+        if name not in CLINICAL or not given:
             problems.add(f"clinical value {word!r}, wanted name=value with one of {', '.join(CLINICAL)}")
+        elif name in values:
+            problems.add(f"clinical value {name}: given twice, wanted once")
         else:
             values[name] = _value(name, cell, "clinical", problems)
     if not mri.is_file():
@@ -202,7 +204,7 @@ def _file(cell: str, kind: str, root: Path, where: str, problems: Problems, *, n
             problems.add(f"{where}: no {kind}; give its path or leave the session out")
         return Path()
     path = root / cell
-    if not path.is_file():
+    if needed and not path.is_file():
         problems.add(f"{where}: {kind} {path} does not exist; check the path")
     return path
 

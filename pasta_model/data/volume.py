@@ -10,6 +10,7 @@ from typing import cast
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
@@ -30,11 +31,14 @@ class Volume:
         (4, 4) voxel index to mm.
     unit
         "SUVR" for a PET, "arbitrary" for an MRI.
+    stored
+        Axis codes of the file ("LAS" where x runs from right to left); writing keeps them.
     """
 
     data: NDArray[np.float32]
     affine: NDArray[np.float64]
     unit: str = "arbitrary"
+    stored: str = "RAS"
 
 
 def read_volume(path: Path, *, unit: str = "arbitrary") -> Volume:
@@ -48,12 +52,17 @@ def read_volume(path: Path, *, unit: str = "arbitrary") -> Volume:
     if not path.is_file():
         raise VolumeError(f"{path}: no such file; check the path in the manifest")
     try:
-        image = nib.as_closest_canonical(_load(path))
+        found = _load(path)
+        stored = nib.aff2axcodes(found.affine)
+        if None in stored:
+            raise ValueError("its affine leaves out an axis")
+        image = nib.as_closest_canonical(found)
         data = np.asarray(image.dataobj, dtype=np.float32)
     except (
         ImageFileError,
         HeaderDataError,
         WrapStructError,
+        OrientationError,
         EOFError,
         OSError,
         ValueError,
@@ -69,7 +78,7 @@ def read_volume(path: Path, *, unit: str = "arbitrary") -> Volume:
     bad = int(data.size - np.isfinite(data).sum())
     if bad:
         raise VolumeError(f"{path}: {bad} of {data.size} voxels are NaN or infinite; wanted none")
-    return Volume(data, np.asarray(image.affine, dtype=np.float64), unit)
+    return Volume(data, np.asarray(image.affine, dtype=np.float64), unit, "".join(stored))
 
 
 def _load(path: Path) -> SpatialImage:
@@ -82,7 +91,7 @@ def _load(path: Path) -> SpatialImage:
 
 
 def write_volume(path: Path, volume: Volume, *, description: str = "") -> None:
-    """Write a volume as float32 NIfTI, atomically, with the same sform and qform.
+    """Write a volume as float32 NIfTI, atomically, with the same sform and qform, axes as in its file.
 
     Parameters
     ----------
@@ -92,9 +101,13 @@ def write_volume(path: Path, volume: Volume, *, description: str = "") -> None:
     encoded = description.encode()
     if len(encoded) > 79:
         raise VolumeError(f"a NIfTI description holds 79 bytes, found {len(encoded)}: shorten it")
-    image = nib.Nifti1Image(np.asarray(volume.data, dtype=np.float32), volume.affine)
-    image.set_sform(volume.affine, code="mni")
-    image.set_qform(volume.affine, code="mni")
+    ras = nib.Nifti1Image(np.asarray(volume.data, dtype=np.float32), volume.affine)
+    axes = nib.orientations.ornt_transform(
+        nib.io_orientation(volume.affine), nib.orientations.axcodes2ornt(tuple(volume.stored))
+    )
+    image = ras.as_reoriented(axes)
+    image.set_sform(image.affine, code="mni")
+    image.set_qform(image.affine, code="mni")
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = encoded
     with atomic_path(path) as temporary:

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pasta_model import synthesis
+from pasta_model import derivatives
 from pasta_model.data import volume
 from pasta_model.diffusion.source import SourceSlabs
 from tests.support.commands import Outcome, everything
@@ -225,7 +225,7 @@ def test_what_is_incomplete_is_made_again(kind: str, fault: str, synthesize, man
 STOPS = {
     "in the network": (SourceSlabs, "denoise", 4),  # the first subject takes 2 calls
     "while the PET is packed": (volume.gzip, "compress", 2),
-    "before the sidecar": (synthesis, "write_json", 2),
+    "before the sidecar": (derivatives, "write_json", 2),
 }
 
 
@@ -264,7 +264,7 @@ def test_sidecar_never_tells_of_an_earlier_pet(synthesize, pasta, model, mri, ou
     synthesize(mri, out, "--seed", 1)
     wanted = pet(out)
     with monkeypatch.context() as patch:
-        patch.setattr(synthesis, "write_json", stop)
+        patch.setattr(derivatives, "write_json", stop)
         assert pasta("synthesize", "--model", model, mri, out, "--seed", 2).status == 130
     synthesize(mri, out, "--seed", 1)
     np.testing.assert_array_equal(pet(out), wanted)

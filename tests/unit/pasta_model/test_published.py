@@ -10,8 +10,14 @@ import torch
 from pasta_model.checkpoint import load_checkpoint, new_translator, save_checkpoint
 from pasta_model.errors import CheckpointError
 from pasta_model.network.dual_arm import Direction
+from pasta_model.network.published import (
+    dead_names,
+    gate_positions,
+    published_name,
+    published_places,
+)
 from pasta_model.network.shape import SHAPES
-from pasta_model.published import dead_names, import_published, published_name, published_places
+from pasta_model.published import import_published
 from tests.support.published import Reference, make_state
 
 SMALL = {"slices": 3, "width": 32, "mults": (1, 2, 3), "blocks": 2, "attention": (2, 4)}
@@ -58,11 +64,7 @@ def test_computes_the_same(tmp_path: Path, config, direction: Direction, channel
         read = network.condition(source, direction=direction)
         found = network.denoise(noised, timesteps, read, clinical=told, direction=direction)
     assert_near(read.preview, preview)
-    levels, blocks = len(config["mults"]), config["blocks"]
-    encoder = 2 + levels * (blocks + 1) - 1  # input, stem, blocks and the changes between levels
-    ungated = {0, 1, *(1 + (blocks + 1) * (level + 1) for level in range(levels - 1))}
-    gating = [m for k, m in enumerate(maps) if k not in ungated]
-    assert len(maps) == encoder + 1 + levels * (blocks + 1)
+    gating = [maps[k] for k in gate_positions(network.settings.resolved)]
     assert len(read.features) == len(gating)
     for ours, theirs in zip(read.features, gating, strict=True):
         assert_near(ours, theirs)
@@ -101,6 +103,14 @@ def test_published_size_is_base() -> None:
     dead = sum(2 * width * (256 + 1) for width in (64, 128, 192, 256, 192, 128))
     pet_arm = sum(size for name, size in names.items() if name.startswith("model."))
     assert pet_arm + dead == pytest.approx(44.548e6, rel=2e-5)
+
+
+def test_gating_maps_in_the_published_list_by_hand() -> None:
+    """The list: input, stem, then by level its blocks and the down block, middle, decoder."""
+    # Two levels of one block: input 0, stem 1, block 2, down 3, block 4, middle 5, decoder 6 to 9.
+    assert gate_positions(SHAPES["base"].overridden("multipliers 1-2, blocks 1")) == (2, 4, 5, 6, 7, 8, 9)
+    assert len(gate_positions(SHAPES["base"])) == 37
+    assert gate_positions(SHAPES["base"])[-1] == 41
 
 
 def test_moving_average_when_asked(tmp_path: Path, small) -> None:

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from pasta_model import synthesis
+from pasta_model import derivatives
 from pasta_model.checkpoint import Checkpoint, load_checkpoint, new_network, save_checkpoint
 from pasta_model.data.clinical import Standardisation
 from pasta_model.data.grid import template
 from pasta_model.data.volume import read_volume
+from pasta_model.derivatives import SynthesisJob, synthesise_sessions
 from pasta_model.errors import CheckpointError, VolumeError
 from pasta_model.sections import SamplingSettings
-from pasta_model.synthesis import Synthesiser, SynthesisJob, synthesise_sessions
+from pasta_model.synthesis import Synthesiser
 
 QUICK = SamplingSettings(steps=1, hop=11, batch_slabs=4)
 GRID = template(3.0)
@@ -159,4 +160,4 @@ def test_two_lines_are_enough_for_a_strangers_script(job, make_session) -> None:
 
 
 def test_description_fits_a_nifti_header() -> None:
-    assert len(synthesis.DESCRIPTION.encode()) <= 79
+    assert len(derivatives.DESCRIPTION.encode()) <= 79
