@@ -122,9 +122,9 @@ def table(found: dict) -> str:
     """Return the rows as Markdown."""
     first = found["rows"][0]["seconds"]
     dtype = found["peak_dtype"].removeprefix("torch.")
+    about = f"`{found['size']}`, {found['batch_size']} slab(s) a step, {found['flops'] / 1e9:,.0f} GFLOP"
     lines = [
-        f"{found['hardware']}; measured {dtype} peak {found['peak'] / 1e9:,.0f} GFLOP/s;"
-        f" `{found['size']}`, {found['batch_size']} slab(s) a step, {found['flops'] / 1e9:,.0f} GFLOP",
+        f"{found['hardware']}; measured {dtype} peak {found['peak'] / 1e9:,.0f} GFLOP/s; {about}",
         "",
         "| variant | s a step | ratio | memory (GB) | share of peak |",
         "|---|---|---|---|---|",

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pasta`: prepare a site, look at a model, synthesise, evaluate."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -120,7 +121,9 @@ def info(
         settings = settings_from_flat({**settings.flat(), "data.spacing": grid})
     title = str(model or f"network of size {size}")
     rounds = checkpoint.round if checkpoint else None
-    Console().print(info_table(settings, title=title, batch_size=batch_size, rounds=rounds))
+    console = Console()
+    console.print(f"{title}: {settings.title}", markup=False, highlight=False, soft_wrap=True)
+    console.print(info_table(settings, batch_size=batch_size, rounds=rounds))
 
 
 @app.command()
@@ -177,6 +180,9 @@ def synthesize(
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     hop: Annotated[int | None, typer.Option(min=1, help="Slices from slab to slab.")] = None,
     solver: Annotated[str | None, typer.Option(help="ddim or dpm++2m.")] = None,
+    planes: Annotated[
+        str | None, typer.Option(help="axial, coronal, sagittal, or all: their mean; as trained.")
+    ] = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="The conditioner's own PET, in one pass.")
     ] = False,
@@ -186,6 +192,32 @@ def synthesize(
     device: Annotated[str | None, typer.Option(help="cpu, cuda; by default as trained.")] = None,
 ) -> None:
     """Synthesise the PET of every session of a manifest, or of MRIs; goes on where it was stopped."""
+    own = {"samples": samples, "steps": steps, "hop": hop, "solver": solver, "planes": planes}
+    _synthesize(
+        model,
+        scans,
+        output,
+        clinical=clinical or [],
+        ignore=ignore_unknown,
+        changes=own,
+        published=published,
+        seed=seed,
+        device=device,
+        preview=preview,
+    )
+
+
+def _synthesize(
+    model: Path,
+    scans: Sequence[Path],
+    output: Path,
+    *,
+    clinical: Sequence[str],
+    ignore: bool,
+    changes: Mapping[str, int | str | None],
+    published: bool,
+    **job: Any,
+) -> None:
     from rich.console import Console
 
     from pasta_model.checkpoint import load_checkpoint
@@ -196,25 +228,16 @@ def synthesize(
     from pasta_model.derivatives import SynthesisJob, synthesise_sessions
 
     settings = load_checkpoint(model).settings
-    sessions = known_values(
-        read_scans(scans, clinical or []), SCHEMES[settings.data.clinical], ignore=ignore_unknown
-    )
-    own = {"samples": samples, "steps": steps, "hop": hop, "solver": solver}
-    job = SynthesisJob(
-        model,
-        output,
-        seed,
-        sampling=sampling_of(settings, published=published, changes=own),
-        device=device,
-        preview=preview,
-    )
+    sessions = known_values(read_scans(scans, clinical), SCHEMES[settings.data.clinical], ignore=ignore)
+    sampling = sampling_of(settings, published=published, changes=changes)
     console = Console()
-    one = len(sessions) == 1 and console.is_terminal
+    one = len(sessions) == 1 and console.is_terminal  # of one session, its steps are worth showing
     with progress_bar(console, "steps" if one else "synthesis") as progress:
-        if one:
-            paths = synthesise_sessions(job, sessions, step_progress=progress)
-        else:
-            paths = synthesise_sessions(job, sessions, progress=progress)
+        paths = synthesise_sessions(
+            SynthesisJob(model, output, sampling=sampling, **job),
+            sessions,
+            **{"step_progress" if one else "progress": progress},
+        )
     console.print(f"{output}: {len(paths)} synthetic PETs", markup=False)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints trained with the published PASTA code, brought into this project's form.
 
-Such a file is a dict of 'model' (the state dict), 'ema', 'step', 'opt', 'scaler'; the names inside are those of
-`network.published`.
+Such a file is a dict of 'model' (the state dict), 'ema', 'step', 'opt', 'scaler'; the names inside are
+those of `network.published`.
 """
 
 from collections.abc import Mapping

@@ -108,8 +108,8 @@ def gate_positions(shape: Shape) -> tuple[int, ...]:
 def infer_shape(state: Mapping[str, Tensor]) -> Shape:
     """Infer the shape of the arms; heads and groups cannot be seen and are those of `base`.
 
-    Every name and size is a witness, and the most frequent word counts, so that one tensor that is
-    missing or damaged is later reported as such, instead of making another network of the rest.
+    The PET's arm tells it. Every name and size is a witness, and the most frequent word counts, so that
+    one tensor that is missing or damaged is later reported as such, instead of making another network.
 
     Raises
     ------
@@ -149,12 +149,12 @@ def clinical_length(state: Mapping[str, Tensor]) -> int:
 
 
 def _has(state: Mapping[str, Tensor], start: str) -> bool:
-    return any(name.startswith(f"{arm}{start}") for arm in ARMS for name in state)
+    return any(name.startswith(f"model.{start}") for name in state)
 
 
 def _first_side(state: Mapping[str, Tensor], *layers: str) -> int:
-    """Return the most frequent first side of these layers' weights and biases, in both arms."""
-    names = [f"{arm}{layer}.{kind}" for arm in ARMS for layer in layers for kind in ("weight", "bias")]
+    """Return the most frequent first side of these layers' weights and biases."""
+    names = [f"model.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
     said = Counter(int(state[name].shape[0]) for name in names if name in state and state[name].ndim)
     if not said:
         raise ValueError(f"no usable tensor like {names[0]}")

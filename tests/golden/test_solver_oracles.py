@@ -131,5 +131,6 @@ def test_ten_steps_even_in_log_snr_are_those_of_the_method() -> None:
 
 def test_ten_steps_even_in_time_by_hand() -> None:
     assert SCHEDULE.sampling_timesteps(10) == [990, 880, 770, 660, 550, 440, 330, 220, 110, 0]
+    assert SCHEDULE.sampling_timesteps(8) == [990, 850, 710, 570, 420, 280, 140, 0]  # 990 / 7 = 141.4
     assert SCHEDULE.sampling_timesteps(6, start=500) == [500, 400, 300, 200, 100, 0]
     assert SCHEDULE.sampling_timesteps(100) == list(range(990, -1, -10))

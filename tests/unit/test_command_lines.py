@@ -189,7 +189,7 @@ def test_a_site_from_its_table_to_its_scores(
     said = call("pasta", "info", "--model", run / "last.safetensors")
     assert (said.status, said.err) == (0, "")
     arm = sum(p.numel() for p in new_network(settings).pet_arm.parameters())
-    assert re.search(rf"PET arm\W+{arm:,} parameters", said.out)
+    assert re.search(rf"PET arm\W+{arm / 1e6:.3f} M", said.out)
     assert re.search(r"rounds trained\W+2\b", said.out)
     assert re.search(r"training\.learning-rate\W+0\.001\b", said.out)
 
@@ -661,7 +661,7 @@ def test_weights_of_another_size_are_refused(
         model, Checkpoint(held.state, make_settings(network__size="small"), held.standardisation, 7)
     )
     said = refused("pasta", "synthesize", "--model", model, hospital.manifest, tmp_path / "out")
-    assert "the weights do not fit network.size 'small'" in said
+    assert "the weights do not fit the network of PASTA small" in said
 
 
 def test_unknown_size_is_refused(refused: Callable[..., str]) -> None:

@@ -87,6 +87,15 @@ def test_kept_features_never_exceed_the_memory(limit: int, hop: int, batch_slabs
     assert len(held) == len(sizes) or kept + max(sizes) > limit
 
 
+@pytest.mark.parametrize(("spare", "held"), [(0, 6), (-1, 5), (-1440, 5), (-1441, 4)])
+def test_memory_is_used_to_the_last_byte(spare: int, held: int) -> None:
+    # Six slabs of 3 x 6 x 10 float32, a map and a preview each: 1,440 bytes a slab.
+    memory = (6 * 1440 + spare + 0.5) / 1e9
+    (slabs,) = volumes(StandIn(), hop=1, batch_slabs=1, memory=memory)._read(SOURCE, FORTH)
+    assert len(slabs._kept) == held
+    assert slabs.kept_bytes == held * 1440
+
+
 def test_bytes_are_those_of_all_maps() -> None:
     with torch.inference_mode():
         conditioning = random_network().condition(torch.zeros(2, SLICES, 6, 10), direction=FORTH)

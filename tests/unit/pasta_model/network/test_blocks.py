@@ -14,6 +14,7 @@ from pasta_model.network.blocks import (
     Norm,
     Resample,
     ResampleBlock,
+    doubled_convolution,
     timestep_embedding,
 )
 
@@ -130,6 +131,44 @@ class TestResampling:
         torch.testing.assert_close(
             layer(x), F.conv2d(repeated, layer.conv.weight, layer.conv.bias, padding=1)
         )
+
+
+class TestDoubledConvolution:
+    @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 4, 5), (1, 4, 1, 6), (3, 2, 7, 2)])
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_equals_interpolation_and_convolution(self, shape: tuple[int, ...], bias: bool) -> None:
+        x, weight = rand(*shape), rand(5, shape[1], 3, 3, seed=1)
+        shift = rand(5, seed=2) if bias else None
+        wanted = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, shift, padding=1)
+        torch.testing.assert_close(doubled_convolution(x, weight, shift), wanted, rtol=1e-4, atol=1e-5)
+
+    def test_is_exact_to_a_few_parts_in_ten_million(self) -> None:
+        x, weight, bias = rand(2, 16, 8, 8), 0.1 * rand(16, 16, 3, 3, seed=1), rand(16, seed=2)
+        found = doubled_convolution(x.double(), weight.double(), bias.double())
+        wanted = F.conv2d(
+            F.interpolate(x.double(), scale_factor=2), weight.double(), bias.double(), padding=1
+        )
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+        ours = doubled_convolution(x, weight, bias).double()
+        assert (ours - wanted).norm() / wanted.norm() < 1e-6
+
+    def test_has_the_same_gradients(self) -> None:
+        def gradients(function) -> list[torch.Tensor]:
+            given = [rand(2, 3, 4, 5), rand(4, 3, 3, 3, seed=1), rand(4, seed=2)]
+            for tensor in given:
+                tensor.requires_grad_()
+            function(*given).square().sum().backward()
+            return [tensor.grad for tensor in given]
+
+        wanted = gradients(lambda x, w, b: F.conv2d(F.interpolate(x, scale_factor=2), w, b, padding=1))
+        for found, reference in zip(gradients(doubled_convolution), wanted, strict=True):
+            torch.testing.assert_close(found, reference, rtol=1e-4, atol=1e-3)
+
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    def test_memory_layout_does_not_matter(self, layout: torch.memory_format) -> None:
+        x, weight = rand(2, 4, 3, 3).contiguous(memory_format=layout), rand(6, 4, 3, 3, seed=1)
+        wanted = F.conv2d(F.interpolate(x, scale_factor=2), weight, padding=1)
+        torch.testing.assert_close(doubled_convolution(x, weight, None), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_normalisation_is_float32_under_autocast() -> None:
