@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time of one full-size volume of `base`: the published procedure against our default, the same weights.
+
+Run: python -m benchmarks.synthesis
+The published procedure (hop 1, 100 DDIM steps, float32, own noise per slab, one slab at a time, the plain
+network) is linear in its slabs: some of them are walked to their end, and the time is scaled to all.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks.hardware import describe, seconds
+from benchmarks.plain import PLAIN_SETTINGS, plain_network
+from pasta_model.checkpoint import Checkpoint, new_network
+from pasta_model.config import Scalar, Settings, sampling_of, settings_from_flat
+from pasta_model.console import run_command
+from pasta_model.data.clinical import SCHEMES, Standardisation
+from pasta_model.data.grid import template
+from pasta_model.data.volume import Volume
+from pasta_model.diffusion.cycle import Translator
+from pasta_model.diffusion.fusion import slab_starts
+from pasta_model.diffusion.volumes import VolumeTranslator
+from pasta_model.placement import has_bfloat16
+from pasta_model.synthesis import Synthesiser
+
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+CLINICAL = {"age": 74.0, "sex": 1.0, "education": 16.0, "mmse": 24.0, "adas13": 20.0, "apoe4": 1.0}
+VARIANTS: dict[str, dict[str, Scalar]] = {
+    "ours: the default": {},
+    "ours, float32": {"training.dtype": "float32"},
+    "ours, 10 steps": {"sampling.steps": 10},
+    "ours, one slab at a time": {"sampling.batch-slabs": 1},
+    "ours, torch.compile": {"training.compile": True},
+}
+
+
+def model(settings: Settings) -> Checkpoint:
+    """Return a network that was not trained; a pass takes as long."""
+    columns = len(SCHEMES[settings.data.clinical].columns)
+    standard = Standardisation((0.0,) * columns, (1.0,) * columns)
+    return Checkpoint(new_network(settings).state_dict(), settings, standard, 0)
+
+
+def scan(settings: Settings) -> Volume:
+    """Return a head of noise on the model's grid."""
+    head = template(settings.data.spacing).head
+    data = np.random.default_rng(0).random(head.shape, dtype=np.float32)
+    return Volume(data, head.affine)
+
+
+def ours(settings: Settings, checkpoint: Checkpoint, repeats: int) -> float:
+    """Time MRI to SUVR of a whole volume, the model loaded."""
+    maker, mri = (
+        Synthesiser(Checkpoint(checkpoint.state, settings, checkpoint.standardisation, 0)),
+        scan(settings),
+    )
+    device = settings.training.device
+    return seconds(
+        lambda: maker.synthesise(mri, CLINICAL), device=device, repeats=repeats, warm_up=repeats - 1
+    )
+
+
+def published(settings: Settings, checkpoint: Checkpoint, slabs: int) -> tuple[float, int]:
+    """Time some slabs of the published procedure; scaled to all of a volume, and how many were walked."""
+    changes: dict[str, Scalar | None] = {"batch-slabs": 1}
+    sampling = sampling_of(settings, published=True, changes=changes)
+    device, size = settings.training.device, settings.network.slab_slices
+    depth, *pixels = _network_shape(settings)
+    all_slabs = len(slab_starts(depth, size, 1))
+    slabs = min(slabs or all_slabs, all_slabs)
+    with plain_network():
+        maker = Synthesiser(
+            Checkpoint(checkpoint.state, settings, checkpoint.standardisation, 0), sampling=sampling
+        )
+        translator: Translator = maker._volumes.translator  # noqa: SLF001
+        source = torch.rand(size + slabs - 1, *pixels, device=device)  # a volume of so many slabs
+        clinical = torch.randn(SCHEMES[settings.data.clinical].length, device=device)
+        generator = torch.Generator(device).manual_seed(0)
+        walk = VolumeTranslator(translator, sampling)
+        time = seconds(
+            lambda: walk.sample(source, clinical, generator=generator), device=device, repeats=1, warm_up=0
+        )
+    return time * all_slabs / slabs, slabs
+
+
+def _network_shape(settings: Settings) -> tuple[int, int, int]:
+    x, y, z = template(settings.data.spacing).size
+    return z, x, y
+
+
+@app.command()
+def main(
+    *,
+    size: str = "base",
+    device: str = "cpu",
+    repeats: int = 1,
+    slabs: Annotated[int, typer.Option(help="Slabs of the published procedure that are walked; 0: all.")] = 1,
+    variants: Annotated[bool, typer.Option(help="Variants of our default too.")] = True,
+    output: Annotated[Path | None, typer.Option(help="Write the rows as JSON too.")] = None,
+) -> None:
+    """Print the time of a volume, as a ratio to the published procedure."""
+    spacing = 1.5 if size == "base" else 3.0
+    shared: dict[str, Scalar] = {"network.size": size, "data.spacing": spacing, "training.device": device}
+    settings = settings_from_flat(shared)
+    checkpoint = model(settings)
+    time, walked = published(settings_from_flat({**shared, **PLAIN_SETTINGS}), checkpoint, slabs)
+    rows = [{"name": f"published procedure, from {walked} slab(s)", "seconds": time}]
+    print(f"{rows[0]['name']}: {time:.1f} s", flush=True)
+    for name, changes in VARIANTS.items() if variants else list(VARIANTS.items())[:1]:
+        if name == "ours, float32" and not has_bfloat16(device):
+            continue  # the default is float32 there
+        rows.append(
+            {"name": name, "seconds": ours(settings_from_flat({**shared, **changes}), checkpoint, repeats)}
+        )
+        print(f"{name}: {rows[-1]['seconds']:.1f} s", flush=True)
+    found = {
+        "hardware": describe(device),
+        "size": size,
+        "rows": rows,
+        "sampling": settings.sampling.model_dump(),
+    }
+    print(table(found))
+    if output:
+        output.write_text(json.dumps(found, indent=2), encoding="utf-8")
+
+
+def table(found: dict) -> str:
+    """Return the rows as Markdown."""
+    first = found["rows"][0]["seconds"]
+    lines = [
+        f"{found['hardware']}; `{found['size']}`",
+        "",
+        "| procedure | seconds a volume | times faster |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {row['name']} | {row['seconds']:.1f} | {first / row['seconds']:.0f} |" for row in found["rows"]
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_command(app)
