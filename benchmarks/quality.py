@@ -200,7 +200,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         by_cell[_cell(row)][row["subject"]] = row
     reference = by_cell[REFERENCE]
     lines = [
-        "| fusion | solver | steps | hop | passes | n | MAE | SSIM | MetaROI error | roughness | spectrum, dB |",
+        "| fusion | solver | steps | hop | passes | n | MAE | SSIM | MetaROI | roughness | spectrum, dB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for cell in sorted(by_cell):

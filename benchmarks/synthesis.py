@@ -7,6 +7,7 @@ network) is linear in its slabs: some of them are walked to their end, and the t
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +17,12 @@ import typer
 
 from benchmarks.hardware import describe, seconds
 from benchmarks.plain import PLAIN_SETTINGS, plain_network
-from pasta_model.checkpoint import Checkpoint, new_network
+from pasta_model.checkpoint import Checkpoint, new_network, new_translator
 from pasta_model.config import Scalar, Settings, sampling_of, settings_from_flat
 from pasta_model.console import run_command
 from pasta_model.data.clinical import SCHEMES, Standardisation
 from pasta_model.data.grid import template
 from pasta_model.data.volume import Volume
-from pasta_model.diffusion.cycle import Translator
 from pasta_model.diffusion.fusion import slab_starts
 from pasta_model.diffusion.volumes import VolumeTranslator
 from pasta_model.placement import has_bfloat16
@@ -55,42 +55,34 @@ def scan(settings: Settings) -> Volume:
 
 def ours(settings: Settings, checkpoint: Checkpoint, repeats: int) -> float:
     """Time MRI to SUVR of a whole volume, the model loaded."""
-    maker, mri = (
-        Synthesiser(Checkpoint(checkpoint.state, settings, checkpoint.standardisation, 0)),
-        scan(settings),
-    )
-    device = settings.training.device
+    maker, mri = Synthesiser(replace(checkpoint, settings=settings)), scan(settings)
     return seconds(
-        lambda: maker.synthesise(mri, CLINICAL), device=device, repeats=repeats, warm_up=repeats - 1
+        lambda: maker.synthesise(mri, CLINICAL),
+        device=settings.training.device,
+        repeats=repeats,
+        warm_up=repeats - 1,
     )
 
 
 def published(settings: Settings, checkpoint: Checkpoint, slabs: int) -> tuple[float, int]:
     """Time some slabs of the published procedure; scaled to all of a volume, and how many were walked."""
-    changes: dict[str, Scalar | None] = {"batch-slabs": 1}
-    sampling = sampling_of(settings, published=True, changes=changes)
+    sampling = sampling_of(settings, published=True, changes={"batch-slabs": 1})
     device, size = settings.training.device, settings.network.slab_slices
-    depth, *pixels = _network_shape(settings)
+    rows, columns, depth = template(settings.data.spacing).size
     all_slabs = len(slab_starts(depth, size, 1))
     slabs = min(slabs or all_slabs, all_slabs)
     with plain_network():
-        maker = Synthesiser(
-            Checkpoint(checkpoint.state, settings, checkpoint.standardisation, 0), sampling=sampling
-        )
-        translator: Translator = maker._volumes.translator  # noqa: SLF001
-        source = torch.rand(size + slabs - 1, *pixels, device=device)  # a volume of so many slabs
+        volumes = VolumeTranslator(new_translator(settings, checkpoint.state), sampling)
+        source = torch.rand(size + slabs - 1, rows, columns, device=device)  # a volume of so many slabs
         clinical = torch.randn(SCHEMES[settings.data.clinical].length, device=device)
         generator = torch.Generator(device).manual_seed(0)
-        walk = VolumeTranslator(translator, sampling)
         time = seconds(
-            lambda: walk.sample(source, clinical, generator=generator), device=device, repeats=1, warm_up=0
+            lambda: volumes.sample(source, clinical, generator=generator),
+            device=device,
+            repeats=1,
+            warm_up=0,
         )
     return time * all_slabs / slabs, slabs
-
-
-def _network_shape(settings: Settings) -> tuple[int, int, int]:
-    x, y, z = template(settings.data.spacing).size
-    return z, x, y
 
 
 @app.command()
@@ -109,21 +101,15 @@ def main(
     settings = settings_from_flat(shared)
     checkpoint = model(settings)
     time, walked = published(settings_from_flat({**shared, **PLAIN_SETTINGS}), checkpoint, slabs)
-    rows = [{"name": f"published procedure, from {walked} slab(s)", "seconds": time}]
+    rows: list[dict] = [{"name": f"published procedure, from {walked} slab(s)", "seconds": time}]
     print(f"{rows[0]['name']}: {time:.1f} s", flush=True)
     for name, changes in VARIANTS.items() if variants else list(VARIANTS.items())[:1]:
         if name == "ours, float32" and not has_bfloat16(device):
             continue  # the default is float32 there
-        rows.append(
-            {"name": name, "seconds": ours(settings_from_flat({**shared, **changes}), checkpoint, repeats)}
-        )
-        print(f"{name}: {rows[-1]['seconds']:.1f} s", flush=True)
-    found = {
-        "hardware": describe(device),
-        "size": size,
-        "rows": rows,
-        "sampling": settings.sampling.model_dump(),
-    }
+        time = ours(settings_from_flat({**shared, **changes}), checkpoint, repeats)
+        rows.append({"name": name, "seconds": time})
+        print(f"{name}: {time:.1f} s", flush=True)
+    found = {"hardware": describe(device), "size": size, "rows": rows}
     print(table(found))
     if output:
         output.write_text(json.dumps(found, indent=2), encoding="utf-8")
@@ -138,9 +124,8 @@ def table(found: dict) -> str:
         "| procedure | seconds a volume | times faster |",
         "|---|---|---|",
     ]
-    lines += [
-        f"| {row['name']} | {row['seconds']:.1f} | {first / row['seconds']:.0f} |" for row in found["rows"]
-    ]
+    for row in found["rows"]:
+        lines.append(f"| {row['name']} | {row['seconds']:.1f} | {first / row['seconds']:.0f} |")
     return "\n".join(lines)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from skimage.metrics import structural_similarity

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Index of the faults of the published code (METHOD.md), 7 to 10: evaluation, files, and what was not there."""
+"""Index of the faults of the published code (METHOD.md), 7 to 10: evaluation, files, what was missing."""
 
 import math
 import re
