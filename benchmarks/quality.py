@@ -76,7 +76,8 @@ PREVIEW = Cell("preview", "", 0, 7)
 class Bench:
     """A model, its held-out subjects, and the scores that are on the disk."""
 
-    def __init__(self, model: Path, folder: Path) -> None:
+    def __init__(self, model: Path, folder: Path, *, device: str = "cpu") -> None:
+        self.device = device
         self.checkpoint = load_checkpoint(model)
         settings = self.checkpoint.settings
         self.file = folder / "cells.jsonl"
@@ -110,7 +111,7 @@ class Bench:
     def synthesiser(self, cell: Cell) -> Synthesiser:
         """The model, sampling as in a cell."""
         sampling = SamplingSettings() if cell == PREVIEW else cell.sampling()
-        return Synthesiser(self.checkpoint, sampling=sampling)
+        return Synthesiser(self.checkpoint, sampling=sampling, device=self.device)
 
 
 def volume_of(bench: Bench, session: Session, cell: Cell) -> Volume:
@@ -142,14 +143,15 @@ def independent_slabs(bench: Bench, session: Session, cell: Cell) -> dict[int, V
         def predict(x: Tensor, timestep: int) -> Tensor:
             return slabs.denoise(x, timestep, clinical)
 
-        generator = torch_generator(1, "slabs", session.name)
+        generator = torch_generator(1, "slabs", session.name, device=bench.device)
         length = bench.checkpoint.settings.network.slab_slices
-        noise = torch.randn(len(slabs.starts), length, *source.shape[1:], generator=generator)
+        shape = (len(slabs.starts), length, *source.shape[1:])
+        noise = torch.randn(shape, generator=generator, device=bench.device)
         ends = SOLVERS[cell.solver](predict, noise, timesteps, schedule=translator.schedule)
     volumes = {}
     for hop in HOPS:
         starts = slab_starts(len(source), length, hop)
-        weights = torch.from_numpy(fusion_weights(len(source), length, starts))
+        weights = torch.from_numpy(fusion_weights(len(source), length, starts)).to(bench.device)
         fused = fuse(ends[[slabs.starts.index(s) for s in starts]], starts, weights)
         volumes[hop] = Volume(maker._suvr(fused, grid), mri.affine, "SUVR")  # noqa: SLF001
     return volumes
@@ -239,11 +241,12 @@ def main(
     few: Annotated[bool, typer.Option(help="Few steps and the reference only.")] = False,
     show: Annotated[bool, typer.Option(help="Print the table.")] = False,
     threads: int = 0,
+    device: str = "cpu",
 ) -> None:
     """Measure what is missing, or show the table."""
     if threads:
         torch.set_num_threads(threads)
-    bench = Bench(model, folder)
+    bench = Bench(model, folder, device=device)
     if show:
         print(table(bench.rows()))
         return

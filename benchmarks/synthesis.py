@@ -124,8 +124,7 @@ def table(found: dict) -> str:
         "| procedure | seconds a volume | times faster |",
         "|---|---|---|",
     ]
-    for row in found["rows"]:
-        lines.append(f"| {row['name']} | {row['seconds']:.1f} | {first / row['seconds']:.0f} |")
+    lines += [f"| {r['name']} | {r['seconds']:.1f} | {first / r['seconds']:.0f} |" for r in found["rows"]]
     return "\n".join(lines)
 
 

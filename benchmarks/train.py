@@ -5,6 +5,7 @@ Run: python -m benchmarks.train FOLDER --size small --rounds 40
 Held-out subjects are those of the demo's splits. The model is FOLDER/model/model.safetensors.
 """
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +28,7 @@ def pooled_sessions(folder: Path, *, spacing: float, seed: int) -> list[Session]
     """Return the twins of all sites with their splits, as one site; made where they are not there yet."""
     cohort = folder / f"cohort-{spacing:g}mm-seed{seed}"
     if not (cohort / "dataset_description.json").is_file():
-        build_cohort(CohortSettings(seed=seed, spacing=spacing), cohort, workers=2)
+        build_cohort(CohortSettings(seed=seed, spacing=spacing), cohort, workers=os.cpu_count() or 1)
     sessions = [s for table in sorted(cohort.glob("*/participants.tsv")) for s in read_manifest(table)]
     split = apply_splits(sessions, assign_splits(sessions, seed=seed))
     return [replace(session, site="pooled") for session in split]
@@ -48,6 +49,7 @@ def main(
     device: str = "cpu",
     threads: int = 0,
     seed: int = 2026,
+    prepare_only: Annotated[bool, typer.Option("--prepare-only", help="Make twins and store only.")] = False,
 ) -> None:
     """Train, or go on with training."""
     log_to_console(verbose=False)
@@ -57,6 +59,8 @@ def main(
     store = folder / f"store-{spacing:g}mm-seed{seed}"
     if not (store / "index.json").is_file():
         prepare_store(store, sessions, spacing=spacing)
+    if prepare_only:
+        return
     settings = settings_from_flat(
         {
             "run.name": f"bench-{size}",

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every benchmark of a machine, in calls of a few minutes: run it again until it says that all is done.
+
+Run: python -m benchmarks.run FOLDER --device cuda --minutes 9 --train-minutes 40
+Each stage goes on where an earlier call stopped it. On a GPU `base` is trained on twins of 1.5 mm, on a CPU
+`small` on twins of 3 mm. Tables and pictures go into FOLDER/RESULTS.md and beside it.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import typer
+
+from benchmarks import quality, synthesis, training_step
+from pasta_model.console import run_command
+from pasta_model.files import write_json, write_text
+
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+GRACE = 30.0  # seconds that a stage has to end after it was asked to
+
+
+def stages(folder: Path, device: str) -> dict[str, list[str]]:
+    """Return the command of each stage, in order; training ends by its time, the others by themselves."""
+    gpu = device.startswith("cuda")
+    model = str(folder / "model" / "model.safetensors")
+    train = ["benchmarks.train", str(folder), "--device", device, "--dtype", "auto"]
+    if gpu:
+        train += ["--size", "base", "--spacing", "1.5", "--batch-size", "8", "--learning-rate", "2e-4"]
+    scores = ["benchmarks.quality", model, str(folder), "--device", device]
+    repeats = ["--repeats", "5"] if gpu else []
+    timed = {
+        name: [f"benchmarks.{name}", "--device", device, "--output", str(folder / f"{name}.json"), *repeats]
+        for name in ("training_step", "synthesis")
+    }
+    timed["synthesis"] += ["--slabs", "8" if gpu else "1"]
+    return {
+        **timed,
+        "twins": [*train, "--prepare-only"],
+        "train": [*train, "--rounds", "400" if gpu else "40"],
+        "quality": [*scores, "--subjects", "0-1"],
+        "quality of more subjects": [*scores, "--subjects", "2-9", "--few"],
+        "pictures": ["benchmarks.pictures", model, str(folder), "--output", str(folder)],
+    }
+
+
+def run_stage(command: list[str], seconds: float) -> bool:
+    """Run a stage for at most so long; whether it came to its end."""
+    process = subprocess.Popen([sys.executable, "-m", *command])
+    try:
+        code = process.wait(timeout=max(1.0, seconds - GRACE))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return False
+    if code:
+        raise SystemExit(f"{' '.join(command)} ended with status {code}; see what it printed above")
+    return True
+
+
+@app.command()
+def main(folder: Path, *, device: str = "cpu", minutes: float = 9.0, train_minutes: float = 40.0) -> None:
+    """Go on with the benchmarks for so many minutes."""
+    start, note = time.monotonic(), folder / "stages.json"
+    state = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {"done": [], "trained": 0.0}
+    for name, command in stages(folder, device).items():
+        left = 60 * minutes - (time.monotonic() - start)
+        if name in state["done"]:
+            continue
+        if left < 2 * GRACE:
+            break
+        print(f"== {name}", flush=True)
+        training = name == "train"
+        if training:
+            left = min(left, 60 * train_minutes - state["trained"])
+        begun = time.monotonic()
+        ended = run_stage(command, left)
+        if training:
+            state["trained"] += time.monotonic() - begun
+            ended = ended or state["trained"] >= 60 * train_minutes - 2 * GRACE
+        if ended:
+            state["done"].append(name)
+        write_json(note, state)
+    write_text(folder / "RESULTS.md", results(folder, device))
+    whole = len(state["done"]) == len(stages(folder, device))
+    print("all done" if whole else "not all done yet: run the same command again", flush=True)
+
+
+def results(folder: Path, device: str) -> str:
+    """Return all tables of a folder as Markdown."""
+    parts = ["# Results of one machine"]
+    for name, module in (("training_step", training_step), ("synthesis", synthesis)):
+        file = folder / f"{name}.json"
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        said = module.table(found) if found else "not measured"
+        parts.append(f"## `python -m benchmarks.{name} --device {device}`\n\n{said}")
+    cells = folder / "cells.jsonl"
+    if cells.is_file():
+        rows = [json.loads(line) for line in cells.read_text(encoding="utf-8").splitlines()]
+        parts.append(f"## Quality: `python -m benchmarks.quality`\n\n{quality.table(rows)}")
+    parts += [f"![{p.stem}]({p.name})" for p in sorted(folder.glob("*.png"))]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    run_command(app)
