@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a trained model on one held-out twin: curves of its training, and ways of sampling side by side.
+"""Pictures of a trained model on one held-out twin: its training's curves, ways of sampling side by side.
 
 Run: python -m benchmarks.pictures MODEL FOLDER
 """
@@ -30,7 +30,7 @@ app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 def side_by_side(mri: Volume, pets: dict[str, Volume]) -> bytes:
     """Draw a coronal and a sagittal cut of each PET, their roughness, and all power spectra."""
     mask = brain_mask(mri.data)
-    middle = [int(round(float(np.mean(np.nonzero(mask)[axis])))) for axis in range(2)]
+    middle = [round(float(np.mean(np.nonzero(mask)[axis]))) for axis in range(2)]
     with figure_style():
         figure = Figure(figsize=(2.5 * len(pets) + 4.2, 5.4), layout="constrained")
         left, right = figure.subfigures(1, 2, width_ratios=(2.5 * len(pets), 4.2))
