@@ -167,9 +167,7 @@ def cells(*, few: bool) -> Iterator[Cell]:
             if not few:
                 yield Cell("end", solver, count, 1)
     yield from (Cell("every-step", solver, 5, 5, samples=4) for solver in SOLVER_NAMES)
-    if few:
-        yield REFERENCE
-    yield FAULTY
+    yield REFERENCE if few else FAULTY
 
 
 def measure(bench: Bench, numbers: Iterable[int], *, few: bool) -> None:

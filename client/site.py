@@ -154,6 +154,7 @@ class Site:
             slab_slices=self.settings.network.slab_slices,
             scheme=self.scheme,
             standardisation=standardisation,
+            planes=self.settings.data.planes,
         )
 
     def _subjects(self, split: str) -> int:

@@ -16,9 +16,9 @@ from pasta_model.checkpoint import Checkpoint, new_translator
 from pasta_model.config import settings_from_flat
 from pasta_model.data.clinical import SCHEMES
 from pasta_model.data.grid import Template, template_of
+from pasta_model.data.planes import each_plane
 from pasta_model.data.scaling import PET_SCALE, mri_scale
 from pasta_model.data.volume import Volume
-from pasta_model.diffusion.fusion import each_plane
 from pasta_model.diffusion.volumes import VolumeTranslator
 from pasta_model.errors import ConfigError, VolumeError
 from pasta_model.placement import cast_convolutions

@@ -22,7 +22,7 @@ def validation_mae(translator: Translator, loader: SlabLoader, *, settings: Sett
     generator = torch_generator(settings.run.seed, "validation noise", site, device=device)
     count = settings.federation.validation_slabs
     sessions = rng.choice(loader.indices, size=count)
-    starts = rng.integers(0, loader.store.slices - loader.slab_slices + 1, size=count)
+    starts = rng.integers(0, loader.store.depth(loader.planes[0]) - loader.slab_slices + 1, size=count)
     batch = loader.at(list(zip(sessions.tolist(), starts.tolist(), strict=True)))
     batch = batch.to(device, channels_last=settings.training.channels_last)
     last = int(translator.schedule.timesteps[-1])

@@ -2,7 +2,8 @@
 """Which slabs of which subjects make a batch.
 
 Subjects are drawn without replacement until all have been seen, then reshuffled; one of a subject's
-visits is drawn each time, and the place of a slab is uniform over the volume.
+visits is drawn each time, and the place of a slab is uniform over the volume. The slabs of a batch lie in
+one plane, drawn evenly where the model sees several.
 """
 
 from collections import deque
@@ -18,8 +19,10 @@ from torch import Tensor
 
 from pasta_model.data.clinical import ClinicalScheme, Standardisation
 from pasta_model.data.metaroi import metaroi_map
+from pasta_model.data.planes import SLICE_AXIS, each_plane
 from pasta_model.data.store import SiteStore
 from pasta_model.errors import StoreError
+from pasta_model.sections import Planes
 
 
 @dataclass(frozen=True)
@@ -66,23 +69,32 @@ class SlabLoader:
         slab_slices: int,
         scheme: ClinicalScheme,
         standardisation: Standardisation,
+        planes: Planes = "axial",
     ) -> None:
         self.store = store
         self.slab_slices = slab_slices
+        self.planes = each_plane(planes)
         self.indices = store.indices(split)
         if not self.indices:
             raise StoreError(f"site {store.site} has no session in split {split!r}; wanted at least one")
-        if store.slices < slab_slices:
-            raise StoreError(f"volumes of {store.slices} slices are thinner than a slab of {slab_slices}")
+        for plane in self.planes:
+            if store.depth(plane) < slab_slices:
+                raise StoreError(
+                    f"volumes of {store.depth(plane)} {plane} slices are thinner than a slab of {slab_slices}"
+                )
         metaroi = metaroi_map(store.template.crop)
-        self._metaroi = np.ascontiguousarray(np.moveaxis(metaroi, 2, 0))  # (D, H, W)
+        upright = np.moveaxis(metaroi, 2, 0)  # (z, x, y)
+        self._metaroi = {
+            plane: np.ascontiguousarray(np.moveaxis(upright, SLICE_AXIS[plane], 0)) for plane in self.planes
+        }
         self._clinical = {i: standardisation.vector(store.entries[i].clinical, scheme) for i in self.indices}
         self._has_clinical = scheme.length > 0
 
-    def at(self, places: Sequence[tuple[int, int]]) -> Batch:
-        """Return the batch of these (session, first slice) places."""
-        pairs = [self.store.slab(index, start, self.slab_slices) for index, start in places]
-        metaroi = [self._metaroi[start : start + self.slab_slices] for _, start in places]
+    def at(self, places: Sequence[tuple[int, int]], *, plane: str | None = None) -> Batch:
+        """Return the batch of these (session, first slice) places, in the first plane if none is named."""
+        plane = plane or self.planes[0]
+        pairs = [self.store.slab(index, start, self.slab_slices, plane=plane) for index, start in places]
+        metaroi = [self._metaroi[plane][start : start + self.slab_slices] for _, start in places]
         clinical = torch.from_numpy(np.stack([self._clinical[index] for index, _ in places]))
         return Batch(
             _stack([mri for mri, _ in pairs]),
@@ -102,8 +114,9 @@ class SlabLoader:
                 queue += [subjects[i] for i in rng.permutation(len(subjects))]
             drawn, queue = queue[:batch_size], queue[batch_size:]
             chosen = [int(rng.choice(visits[subject])) for subject in drawn]
-            starts = rng.integers(0, self.store.slices - self.slab_slices + 1, size=batch_size)
-            yield self.at(list(zip(chosen, starts.tolist(), strict=True)))
+            plane = str(rng.choice(self.planes)) if len(self.planes) > 1 else self.planes[0]
+            starts = rng.integers(0, self.store.depth(plane) - self.slab_slices + 1, size=batch_size)
+            yield self.at(list(zip(chosen, starts.tolist(), strict=True)), plane=plane)
 
 
 def read_ahead(batches: Iterator[Batch], *, pin: bool, depth: int = 2) -> Iterator[Batch]:

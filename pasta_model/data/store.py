@@ -2,8 +2,8 @@
 """A prepared site on disk: reads a random slab without loading the volume.
 
 A store is a directory with `index.json` (who, which split, clinical values, scales) and two arrays,
-`mri.npy` and `pet.npy`: (N sessions, D slices, H, W) float16 in network units, memory-mapped. A slab is
-one contiguous read.
+`mri.npy` and `pet.npy`: (N sessions, D slices, H, W) float16 in network units, memory-mapped. An axial
+slab is one contiguous read.
 """
 
 import json
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pasta_model.data.grid import Template, template, template_of
 from pasta_model.data.manifest import Session
+from pasta_model.data.planes import SLICE_AXIS
 from pasta_model.data.scaling import PET_SCALE, Scale, mri_scale
 from pasta_model.data.splits import refuse_leakage
 from pasta_model.data.volume import read_volume
@@ -77,10 +78,22 @@ class SiteStore:
         """Positions of the sessions of a split."""
         return [i for i, entry in enumerate(self.entries) if entry.split == split]
 
-    def slab(self, index: int, start: int, length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """MRI and PET of `length` slices from `start`, each (length, H, W) float32 in [-1, 1]."""
+    def depth(self, plane: str) -> int:
+        """Slices of a volume in a plane."""
+        return int(self._mri.shape[1 + SLICE_AXIS[plane]])
+
+    def slab(
+        self, index: int, start: int, length: int, *, plane: str = "axial"
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """MRI and PET of `length` slices from `start`, each (length, H, W) float32 in [-1, 1].
+
+        An axial slab is one contiguous read; of another plane, many short ones.
+        """
         part = slice(start, start + length)
-        return self._mri[index, part].astype(np.float32), self._pet[index, part].astype(np.float32)
+        axis = SLICE_AXIS[plane]
+        turned = (np.moveaxis(volumes[index], axis, 0)[part] for volumes in (self._mri, self._pet))
+        mri, pet = (np.ascontiguousarray(slab, dtype=np.float32) for slab in turned)
+        return mri, pet
 
 
 def prepare_store(

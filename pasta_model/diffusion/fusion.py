@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Geometry of slabs in a volume: the planes they are cut in, where they lie, how they are weighted.
+"""Geometry of slabs in a volume: turned to a plane, where they lie, how they are weighted.
 
 Shapes: a volume (D, H, W) lies as (z, x, y), axial slices first; N slabs of S slices.
 """
@@ -11,16 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pasta_model.data.planes import SLICE_AXIS
 from pasta_model.errors import ConfigError, VolumeError
-from pasta_model.sections import Planes
-
-# Which axis of (z, x, y) counts the slices of a slab; the other two stay in their order.
-SLICE_AXIS = {"axial": 0, "sagittal": 1, "coronal": 2}
-
-
-def each_plane(planes: Planes) -> tuple[str, ...]:
-    """Return the planes that a setting names."""
-    return tuple(SLICE_AXIS) if planes == "all" else (planes,)
 
 
 def to_plane(volume: Tensor, plane: str) -> Tensor:

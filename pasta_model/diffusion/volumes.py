@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pasta_model.data.planes import each_plane
 from pasta_model.diffusion.cycle import Translator
-from pasta_model.diffusion.fusion import each_plane
 from pasta_model.diffusion.samplers import SOLVERS, Predict, clip_dynamically
 from pasta_model.diffusion.source import SourceSlabs
 from pasta_model.network.dual_arm import Direction

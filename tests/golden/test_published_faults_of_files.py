@@ -104,6 +104,9 @@ def test_9_nifti_keeps_origin_and_orientation(tmp_path: Path, name: str) -> None
     found = nib.load(tmp_path / name)
     for matrix in (found.affine, found.get_sform(), found.get_qform()):
         np.testing.assert_allclose(matrix, affine, atol=1e-5)
+    assert (
+        found.header["sform_code"] == found.header["qform_code"] == 4
+    )  # MNI; 0 would make readers ignore it
     np.testing.assert_array_equal(found.get_fdata(dtype=np.float32), data)
 
 

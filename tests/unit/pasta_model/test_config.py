@@ -71,6 +71,9 @@ class TestRefusals:
     def test_settings_that_do_not_fit_together(self) -> None:
         assert "sampling.steps" in refused(sampling__steps=101)
         assert "sampling.hop" in refused(sampling__hop=16)
+        assert "sampling.start" in refused(sampling__start=55)
+        assert "sampling.steps" in refused(sampling__start=50, sampling__steps=7)
+        assert "sampling.noise 'slab' needs sampling.fusion 'end'" in refused(sampling__noise="slab")
         assert "timestep-stride" in refused(**{"diffusion.timestep-stride": 1001})
 
     def test_all_at_once(self) -> None:

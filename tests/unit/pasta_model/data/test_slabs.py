@@ -27,7 +27,7 @@ def loader(store, *, split: str = "train", scheme: str = "adni", length: int = 1
 def places(batches: SlabLoader, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Note where slabs are taken instead of taking them."""
     taken: list[tuple[int, int]] = []
-    monkeypatch.setattr(batches, "at", taken.extend)
+    monkeypatch.setattr(batches, "at", lambda places, **_: taken.extend(places))
     return taken
 
 
@@ -106,5 +106,5 @@ def test_split_without_a_session_and_slab_thicker_than_the_volume(make_store) ->
     store = make_store()
     with pytest.raises(StoreError, match="no session in split 'test'"):
         loader(store, split="test")
-    with pytest.raises(StoreError, match="48 slices are thinner than a slab of 49"):
+    with pytest.raises(StoreError, match="48 axial slices are thinner than a slab of 49"):
         loader(store, length=49)

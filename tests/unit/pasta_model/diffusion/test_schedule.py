@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pasta_model.diffusion.schedule import Schedule
+from pasta_model.errors import ConfigError
 from pasta_model.sections import DiffusionSettings
 
 
@@ -27,6 +28,49 @@ def test_sampling_shows_only_trained_timesteps(total: int, stride: int, data: st
     assert found[0] == schedule.timesteps[-1]
     if steps > 1:
         assert found[-1] == 0
+
+
+@given(st.data(), st.sampled_from(["time", "log-snr"]))
+def test_shortened_chain_goes_from_its_start_to_the_image(data: st.DataObject, even_in: str) -> None:
+    schedule = make()
+    start = data.draw(st.sampled_from(schedule.timesteps.tolist()[1:]))
+    steps = data.draw(st.integers(2, start // 10 + 1))
+    found = schedule.sampling_timesteps(steps, even_in=even_in, start=start)
+    assert (found[0], found[-1], len(found)) == (start, 0, steps)
+    assert found == sorted(set(found), reverse=True)
+    assert set(found) <= set(schedule.timesteps.tolist())
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5, 10])  # with many more, neighbours must make room for each other
+def test_grid_of_log_snr_is_as_even_as_the_table_allows(steps: int) -> None:
+    schedule = make()
+    found = schedule.sampling_timesteps(steps, even_in="log-snr")
+    log_snr = schedule.log_snr[schedule.timesteps]
+    wanted = np.linspace(log_snr[-1], log_snr[0], steps)
+    # Nothing is nearer to where a step should be than half the widest gap of the table there.
+    gaps = np.abs(np.diff(log_snr))
+    assert np.abs(schedule.log_snr[found] - wanted).max() <= gaps.max() / 2 + 1e-9
+    assert schedule.sampling_timesteps(100, even_in="log-snr") == list(range(990, -1, -10))
+
+
+def test_log_snr_by_hand() -> None:
+    schedule = make()
+    a = schedule.alphas_cumprod[300]
+    assert schedule.log_snr[300] == pytest.approx(np.log(np.sqrt(a) / np.sqrt(1 - a)))
+
+
+@pytest.mark.parametrize(
+    ("steps", "start", "words"),
+    [
+        (101, 0, "wanted 1 to 100"),
+        (7, 50, "wanted 1 to 6"),
+        (0, 0, "wanted 1 to 100"),
+        (2, 55, "start 55 is not"),
+    ],
+)
+def test_chain_that_is_not_in_the_table_is_refused(steps: int, start: int, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make().sampling_timesteps(steps, start=start)
 
 
 def test_training_draws_the_same_table_evenly() -> None:

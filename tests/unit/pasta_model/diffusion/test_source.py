@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pasta_model.data.planes import SLICE_AXIS
 from pasta_model.diffusion.fusion import (
-    SLICE_AXIS,
     cut,
     from_plane,
     fuse,

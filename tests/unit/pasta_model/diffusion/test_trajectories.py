@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pasta_model.diffusion.fusion import SLICE_AXIS
+from pasta_model.data.planes import SLICE_AXIS
 from pasta_model.diffusion.samplers import SOLVERS
 from pasta_model.diffusion.schedule import Schedule
 from pasta_model.sections import DiffusionSettings
