@@ -61,7 +61,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        When the file is missing, damaged, or not one of ours, or its weights do not fit its settings.
+        When the file is missing, damaged, or not one of ours.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; train first, or check the path")
@@ -83,10 +83,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         standardisation.check(SCHEMES[settings.data.clinical])
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path}: its description cannot be used: {error}") from error
-    try:
-        refuse_other_weights(state, settings)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
     return Checkpoint(state, settings, standardisation, number)
 
 

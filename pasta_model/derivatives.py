@@ -16,7 +16,7 @@ from pathlib import Path
 from pasta_model.checkpoint import PACKAGES, file_digest, load_checkpoint
 from pasta_model.data.manifest import Session
 from pasta_model.data.volume import read_volume, write_volume
-from pasta_model.errors import Problems, VolumeError
+from pasta_model.errors import CheckpointError, Problems, VolumeError
 from pasta_model.files import refuse_unwritable, write_json
 from pasta_model.sections import SamplingSettings
 from pasta_model.synthesis import Synthesiser, SyntheticPet
@@ -73,7 +73,7 @@ def synthesise_sessions(
         At the end, with a line for every scan that could not be used; the others are done.
     """
     refuse_unwritable(job.output)
-    synthesiser = Synthesiser(load_checkpoint(job.model), sampling=job.sampling, device=job.device)
+    synthesiser = _loaded(job)
     provenance = _provenance(job, synthesiser)
     problems = Problems("scans that could not be synthesised")
     paths = []
@@ -89,6 +89,14 @@ def synthesise_sessions(
         progress(done, len(sessions))
     problems.raise_if_any(VolumeError)
     return paths
+
+
+def _loaded(job: SynthesisJob) -> Synthesiser:
+    checkpoint = load_checkpoint(job.model)
+    try:
+        return Synthesiser(checkpoint, sampling=job.sampling, device=job.device)
+    except CheckpointError as error:  # which file?
+        raise CheckpointError(f"{job.model}: {error}") from error
 
 
 def _synthesise_one(

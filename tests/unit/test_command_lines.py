@@ -230,7 +230,7 @@ def test_synthetic_pets_lie_where_the_mri_lies_and_say_what_they_are(
         sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
         assert sidecar["Synthetic"] is True
         assert sidecar["Units"] == "SUVR"
-        assert sidecar["Settings"]["sampling.steps"] == 1
+        assert sidecar["Sampling"]["steps"] == 1
 
 
 @pytest.mark.parametrize("name", sorted(MAINS))
