@@ -12,7 +12,7 @@ subjects. Real PETs are the twins'. One line of cells.jsonl is one subject in on
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +45,15 @@ STEPS, HOPS, SOLVER_NAMES = (3, 5, 10, 20, 50, 100), (1, 2, 3, 5, 7), ("ddim", "
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """A way of sampling; `shown` is 'published' where the network is told the number of the step."""
+    """A way of sampling.
+
+    Attributes
+    ----------
+    shown
+        'published' where the network is told the number of the step.
+    pair
+        Whether the sample is the mean of an antithetic pair.
+    """
 
     fusion: str
     solver: str
@@ -53,6 +61,7 @@ class Cell:
     hop: int
     shown: str = "trained"
     samples: int = 1
+    pair: bool = False
 
     def sampling(self) -> SamplingSettings:
         """The settings of this cell."""
@@ -63,6 +72,7 @@ class Cell:
             "sampling.steps": self.steps,
             "sampling.hop": self.hop,
             "sampling.samples": self.samples,
+            "sampling.antithetic": self.pair,
             "sampling.published-timesteps": self.shown == "published",
         }
         return settings_from_flat(flat).sampling
@@ -70,7 +80,13 @@ class Cell:
 
 REFERENCE = Cell("end", "ddim", 100, 1)
 FAULTY = Cell("end", "ddim", 100, 1, "published")
-PREVIEW = Cell("preview", "", 0, 7)
+PREVIEW = Cell("preview", "", 0, SamplingSettings().hop)
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Read what was measured so far; a line that was being written when the power went does not count."""
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 class Bench:
@@ -85,18 +101,19 @@ class Bench:
         self.sessions = sorted((s for s in sessions if s.split == "test"), key=lambda s: s.name)
         np.random.default_rng(0).shuffle(self.sessions)  # type: ignore[arg-type]  # mixes sites and diagnoses
 
-    def rows(self) -> list[dict[str, Any]]:
-        """What was measured so far."""
-        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []
-        return [json.loads(line) for line in lines]
+    def keep(self, session: Session, made: Mapping[Cell, Volume]) -> None:
+        """Score volumes and append their lines together."""
+        lines = [json.dumps(self.score(session, cell, volume)) + "\n" for cell, volume in made.items()]
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write("".join(lines))
 
-    def keep(self, session: Session, cell: Cell, made: Volume) -> None:
-        """Score a volume and append its line."""
+    def score(self, session: Session, cell: Cell, made: Volume) -> dict[str, Any]:
+        """Compare a volume with the real PET."""
         real, mri = read_volume(session.pet, unit="SUVR"), read_volume(session.mri)
         mask = brain_mask(mri.data)
         grid = template(self.checkpoint.settings.data.spacing).head
         wanted, found = (composite(metaroi_suvr(v.data, grid=grid)) for v in (real, made))
-        row = {
+        return {
             **asdict(cell),
             "subject": session.name,
             "mae": mae(real.data, made.data, mask=mask),
@@ -105,13 +122,14 @@ class Bench:
             "roughness": roughness(made.data, mask=mask) / roughness(real.data, mask=mask),
             "spectrum": spectrum_distance(real.data, made.data, mask=mask),
         }
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
 
     def synthesiser(self, cell: Cell) -> Synthesiser:
         """The model, sampling as in a cell."""
         sampling = SamplingSettings() if cell == PREVIEW else cell.sampling()
-        return Synthesiser(self.checkpoint, sampling=sampling, device=self.device)
+        dtype = "float32" if cell.fusion == "end" else "auto"  # as published, and as ours by default
+        settings = settings_from_flat({**self.checkpoint.settings.flat(), "training.dtype": dtype})
+        checkpoint = replace(self.checkpoint, settings=settings)
+        return Synthesiser(checkpoint, sampling=sampling, device=self.device)
 
 
 def volume_of(bench: Bench, session: Session, cell: Cell) -> Volume:
@@ -166,7 +184,10 @@ def cells(*, few: bool) -> Iterator[Cell]:
             yield from (Cell("every-step", solver, count, hop) for hop in HOPS)
             if not few:
                 yield Cell("end", solver, count, 1)
-    yield from (Cell("every-step", solver, 5, 5, samples=4) for solver in SOLVER_NAMES)
+    for solver in SOLVER_NAMES:
+        yield from (Cell("every-step", solver, count, 7, pair=True) for count in (3, 5, 10))
+        yield from (Cell("every-step", solver, count, 7, samples=4) for count in (3, 5))
+        yield Cell("every-step", solver, 5, 5, samples=4)
     yield REFERENCE if few else FAULTY
 
 
@@ -174,20 +195,20 @@ def measure(bench: Bench, numbers: Iterable[int], *, few: bool) -> None:
     """Fill in what is missing for these subjects."""
     for number in numbers:
         session = bench.sessions[number]
-        done = {_cell(row) for row in bench.rows() if row["subject"] == session.name}
+        done = {_cell(row) for row in read_rows(bench.file) if row["subject"] == session.name}
         for cell in cells(few=few):
             if cell in done:
                 continue
             if cell.fusion == "end" and cell != FAULTY:
-                for hop, volume in independent_slabs(bench, session, cell).items():
-                    bench.keep(session, Cell("end", cell.solver, cell.steps, hop), volume)
+                by_hop = independent_slabs(bench, session, cell)
+                bench.keep(session, {replace(cell, hop=hop): volume for hop, volume in by_hop.items()})
             else:
-                bench.keep(session, cell, volume_of(bench, session, cell))
+                bench.keep(session, {cell: volume_of(bench, session, cell)})
         print(f"subject {number}: done", flush=True)
 
 
 def _cell(row: Mapping[str, Any]) -> Cell:
-    return Cell(**{name: row[name] for name in ("fusion", "solver", "steps", "hop", "shown", "samples")})
+    return Cell(**{field.name: row.get(field.name, field.default) for field in fields(Cell)})
 
 
 METRICS = ("mae", "ssim", "metaroi", "roughness", "spectrum")
@@ -216,6 +237,7 @@ def _line(cell: Cell, own: list[dict[str, float]], reference: list[dict[str, flo
     base = {m: float(np.mean([row[m] for row in reference])) for m in METRICS}
     notes = {"published": ", published timesteps"}.get(cell.shown, "")
     notes += f", mean of {cell.samples}" if cell.samples > 1 else ""
+    notes += ", mean of a pair" if cell.pair else ""
     passes = _passes(cell)
     shown = [f"{mean[m]:.4f} ({mean[m] / base[m] - 1:+.1%})" for m in ("mae", "ssim", "metaroi")]
     return (
@@ -227,7 +249,7 @@ def _line(cell: Cell, own: list[dict[str, float]], reference: list[dict[str, flo
 
 def _passes(cell: Cell, *, slices: int = 96, length: int = 15) -> int:
     """Slab passes of a full-size volume: the conditioner once, the denoiser at every step."""
-    return len(slab_starts(slices, length, cell.hop)) * (1 + cell.steps * cell.samples)
+    return len(slab_starts(slices, length, cell.hop)) * (1 + cell.steps * cell.samples * (1 + cell.pair))
 
 
 @app.command()
@@ -246,7 +268,7 @@ def main(
         torch.set_num_threads(threads)
     bench = Bench(model, folder, device=device)
     if show:
-        print(table(bench.rows()))
+        print(table(read_rows(bench.file)))
         return
     first, _, last = subjects.partition("-")
     measure(bench, range(int(first), int(last or first) + 1), few=few)

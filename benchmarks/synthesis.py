@@ -6,7 +6,6 @@ The published procedure (hop 1, 100 DDIM steps, float32, own noise per slab, one
 network) is linear in its slabs: some of them are walked to their end, and the time is scaled to all.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.hardware import describe, seconds
+from benchmarks.hardware import Rows, describe, float32_alone, seconds
 from benchmarks.plain import PLAIN_SETTINGS, plain_network
 from pasta_model.checkpoint import Checkpoint, new_network, new_translator
 from pasta_model.config import Scalar, Settings, sampling_of, settings_from_flat
@@ -30,9 +29,11 @@ from pasta_model.synthesis import Synthesiser
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 CLINICAL = {"age": 74.0, "sex": 1.0, "education": 16.0, "mmse": 24.0, "adas13": 20.0, "apoe4": 1.0}
+PUBLISHED = "published procedure"
 VARIANTS: dict[str, dict[str, Scalar]] = {
     "ours: the default": {},
     "ours, float32": {"training.dtype": "float32"},
+    "ours, one sample instead of a pair": {"sampling.antithetic": False},
     "ours, 10 steps": {"sampling.steps": 10},
     "ours, one slab at a time": {"sampling.batch-slabs": 1},
     "ours, torch.compile": {"training.compile": True},
@@ -60,7 +61,7 @@ def ours(settings: Settings, checkpoint: Checkpoint, repeats: int) -> float:
         lambda: maker.synthesise(mri, CLINICAL),
         device=settings.training.device,
         repeats=repeats,
-        warm_up=repeats - 1,
+        warm_up=1,
     )
 
 
@@ -75,7 +76,8 @@ def published(settings: Settings, checkpoint: Checkpoint, slabs: int) -> tuple[f
         volumes = VolumeTranslator(new_translator(settings, checkpoint.state), sampling)
         source = torch.rand(size + slabs - 1, rows, columns, device=device)  # a volume of so many slabs
         clinical = torch.randn(SCHEMES[settings.data.clinical].length, device=device)
-        generator = torch.Generator(device).manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
+        volumes.preview(source[:size])  # what a device does once, it has done now
         time = seconds(
             lambda: volumes.sample(source, clinical, generator=generator),
             device=device,
@@ -100,19 +102,20 @@ def main(
     shared: dict[str, Scalar] = {"network.size": size, "data.spacing": spacing, "training.device": device}
     settings = settings_from_flat(shared)
     checkpoint = model(settings)
-    time, walked = published(settings_from_flat({**shared, **PLAIN_SETTINGS}), checkpoint, slabs)
-    rows: list[dict] = [{"name": f"published procedure, from {walked} slab(s)", "seconds": time}]
-    print(f"{rows[0]['name']}: {time:.1f} s", flush=True)
+    float32_alone()
+    rows = Rows(output, {"hardware": describe(device), "size": size})
+    if PUBLISHED not in rows:
+        plain = settings_from_flat({**shared, **PLAIN_SETTINGS})
+        time, walked = published(plain, checkpoint, slabs)
+        rows.add(PUBLISHED, seconds=time, slabs=walked)
     for name, changes in VARIANTS.items() if variants else list(VARIANTS.items())[:1]:
-        if name == "ours, float32" and not has_bfloat16(device):
-            continue  # the default is float32 there
-        time = ours(settings_from_flat({**shared, **changes}), checkpoint, repeats)
-        rows.append({"name": name, "seconds": time})
-        print(f"{name}: {time:.1f} s", flush=True)
-    found = {"hardware": describe(device), "size": size, "rows": rows}
-    print(table(found))
-    if output:
-        output.write_text(json.dumps(found, indent=2), encoding="utf-8")
+        if name in rows or (name == "ours, float32" and not has_bfloat16(device)):
+            continue  # where there are no units for bfloat16, the default is float32
+        try:
+            rows.add(name, seconds=ours(settings_from_flat({**shared, **changes}), checkpoint, repeats))
+        except RuntimeError as error:  # a compiler that is not there, or no memory
+            rows.add(name, seconds=None, why=str(error).splitlines()[0][:80])
+    print(table(rows.found))
 
 
 def table(found: dict) -> str:
@@ -124,7 +127,12 @@ def table(found: dict) -> str:
         "| procedure | seconds a volume | times faster |",
         "|---|---|---|",
     ]
-    lines += [f"| {r['name']} | {r['seconds']:.1f} | {first / r['seconds']:.0f} |" for r in found["rows"]]
+    for row in found["rows"]:
+        if row["seconds"] is None:
+            lines.append(f"| {row['name']} | not measured: {row['why']} | |")
+            continue
+        name = row["name"] + (f" (from {row['slabs']} slabs)" if "slabs" in row else "")
+        lines.append(f"| {name} | {row['seconds']:.1f} | {first / row['seconds']:.0f} |")
     return "\n".join(lines)
 
 

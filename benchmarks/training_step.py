@@ -17,14 +17,16 @@ import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.hardware import describe, peak, seconds
+from benchmarks.hardware import Rows, describe, float32_alone, peak, seconds
 from benchmarks.plain import PLAIN_SETTINGS, plain_network
 from pasta_model.checkpoint import new_translator
 from pasta_model.config import Scalar, Settings, settings_from_flat
 from pasta_model.console import run_command
 from pasta_model.costs import slab_shape
+from pasta_model.data.clinical import SCHEMES
 from pasta_model.data.slabs import Batch
 from pasta_model.diffusion.cycle import step_loss
+from pasta_model.files import write_json
 from pasta_model.placement import has_bfloat16
 from pasta_model.training import make_optimizer
 
@@ -36,6 +38,7 @@ VARIANTS: dict[str, dict[str, Scalar]] = {
     PLAIN: dict(PLAIN_SETTINGS),
     "ours, float32, contiguous": {**FLOAT, "training.channels-last": False},
     "ours, float32, channels-last": {**FLOAT},
+    "ours, bfloat16, contiguous": {**HALF, "training.channels-last": False},
     "ours, bfloat16, channels-last": {**HALF},
     "ours, default dtype, checkpointing": {"training.checkpointing": True},
     "ours, default dtype, torch.compile": {"training.compile": True},
@@ -50,12 +53,15 @@ def worth_measuring(name: str, device: str) -> bool:
 def measure(name: str, settings: Settings, batch_size: int, repeats: int) -> dict[str, float | str]:
     """Time a variant's step in this process."""
     device = settings.training.device
+    float32_alone()
     with plain_network() if name == PLAIN else nullcontext():
         translator = new_translator(settings)
         optimizer = make_optimizer(translator.network, settings.training)
         generator = torch.Generator(device).manual_seed(0)
         slabs = [torch.rand(batch_size, *slab_shape(settings)) for _ in range(3)]
-        batch = Batch(slabs[0], slabs[1], slabs[2], torch.randn(batch_size, 9))
+        batch = Batch(
+            slabs[0], slabs[1], slabs[2], torch.randn(batch_size, SCHEMES[settings.data.clinical].length)
+        )
         batch = batch.to(device, channels_last=settings.training.channels_last)
 
         def run() -> None:
@@ -76,7 +82,9 @@ def step_flops(settings: Settings, batch_size: int) -> float:
     with plain_network(), FlopCounterMode(display=False) as counter:
         translator = new_translator(settings)
         slabs = [torch.rand(batch_size, *slab_shape(settings)) for _ in range(3)]
-        batch = Batch(slabs[0], slabs[1], slabs[2], torch.randn(batch_size, 9))
+        batch = Batch(
+            slabs[0], slabs[1], slabs[2], torch.randn(batch_size, SCHEMES[settings.data.clinical].length)
+        )
         generator = torch.Generator().manual_seed(0)
         step_loss(translator, batch, settings=settings.loss, generator=generator).backward()
     return float(counter.get_total_flops())
@@ -99,23 +107,28 @@ def main(
         settings = settings_from_flat({**shared, **VARIANTS[variant]})
         print(json.dumps(measure(variant, settings, batch_size, repeats)))
         return
-    rows = []
+    best = torch.bfloat16 if has_bfloat16(device) else torch.float32
+    about = {"hardware": describe(device), "size": size, "batch_size": batch_size, "peak_dtype": str(best)}
+    rows = Rows(output, about)
     for name in VARIANTS:
+        if name in rows:
+            continue
         if not worth_measuring(name, device):
-            rows.append({"name": name, "seconds": None})
+            rows.add(name, seconds=None, why="no such units here")
             continue
         command = [sys.executable, "-m", "benchmarks.training_step", "--variant", name, "--size", size]
         command += ["--batch-size", str(batch_size), "--repeats", str(repeats), "--device", device]
-        told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        rows.append(json.loads(told.splitlines()[-1]))
-        print(f"{name}: {rows[-1]['seconds']:.2f} s", file=sys.stderr, flush=True)
-    flops = step_flops(settings_from_flat({"network.size": size, "data.spacing": spacing}), batch_size)
-    best = torch.bfloat16 if has_bfloat16(device) else torch.float32
-    found = {"hardware": describe(device), "flops": flops, "peak": peak(best, device=device)}
-    found |= {"peak_dtype": str(best), "batch_size": batch_size, "size": size, "rows": rows}
-    print(table(found))
+        told = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+        if told.returncode:
+            rows.add(name, seconds=None, why=f"ended with status {told.returncode}")
+        else:
+            rows.add(**json.loads(told.stdout.splitlines()[-1]))
+    if "flops" not in rows.found:
+        plain = settings_from_flat({"network.size": size, "data.spacing": spacing})
+        rows.found |= {"flops": step_flops(plain, batch_size), "peak": peak(best, device=device)}
+    print(table(rows.found))
     if output:
-        output.write_text(json.dumps(found, indent=2), encoding="utf-8")
+        write_json(output, rows.found)
 
 
 def table(found: dict) -> str:
@@ -131,7 +144,7 @@ def table(found: dict) -> str:
     ]
     for row in found["rows"]:
         if row["seconds"] is None:
-            lines.append(f"| {row['name']} | not measured: no such units here | | | |")
+            lines.append(f"| {row['name']} | not measured: {row['why']} | | | |")
             continue
         share = found["flops"] / row["seconds"] / found["peak"]
         lines.append(

@@ -25,7 +25,7 @@ from pasta_model.errors import CheckpointError, ConfigError
 from pasta_model.exchange.packing import Layout
 from pasta_model.files import atomic_path
 from pasta_model.network.dual_arm import DualArm
-from pasta_model.placement import check_device, compute_dtype, place
+from pasta_model.placement import check_device, compute_dtype, memory_format, place
 from pasta_model.seeding import stream_seed
 
 FORMAT = "pasta-dual-arm-1"
@@ -127,7 +127,8 @@ def new_translator(settings: Settings, state: Mapping[str, Tensor] | None = None
         own = {name: value.float().clone() for name, value in state.items()}
         network.load_state_dict(own, assign=True)
     dtype = compute_dtype(settings.training.dtype, settings.training.device)
-    return Translator(place(network, settings.training), Schedule(settings.diffusion), dtype)
+    layout = memory_format(settings.training)
+    return Translator(place(network, settings.training), Schedule(settings.diffusion), dtype, layout)
 
 
 def refuse_other_weights(state: Mapping[str, Tensor], settings: Settings) -> None:

@@ -167,7 +167,7 @@ def _block_inputs(network: DualArm, settings: Settings, batch_size: int) -> int:
         total += given[0].nbytes
 
     for module in network.modules():
-        if isinstance(module, AdaptiveBlock):
+        if isinstance(module, AdaptiveBlock | ResampleBlock):
             module.register_forward_pre_hook(note)
     slab, timesteps, clinical = _inputs(settings, batch_size)
     with torch.inference_mode():

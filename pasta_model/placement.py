@@ -32,7 +32,9 @@ def has_bfloat16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "mps":
         return False
-    able = torch.cpu.get_capabilities()
+    able: dict[str, bool] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # not in every release that we admit
     return any(able.get(unit, False) for unit in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 
 
@@ -43,11 +45,15 @@ def compute_dtype(name: Literal["auto", "float32", "bfloat16"], device: str) -> 
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
+def memory_format(settings: TrainingSettings) -> torch.memory_format:
+    """Return the configured layout of slabs and convolution weights."""
+    return torch.channels_last if settings.channels_last else torch.contiguous_format
+
+
 def place(network: DualArm, settings: TrainingSettings) -> DualArm:
     """Move a network to its device and layout, and prepare its arms as configured."""
-    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     network.to(device=settings.device)
-    network.to(memory_format=layout)  # type: ignore[call-overload]  # missing in torch's stubs
+    network.to(memory_format=memory_format(settings))  # type: ignore[call-overload]  # missing in torch's stubs
     for arm in (network.pet_arm, network.mri_arm):
         arm.checkpointing = settings.checkpointing
         if settings.compile:

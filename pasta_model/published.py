@@ -68,12 +68,12 @@ def import_published(
     """
     found = _weights(_read(path), path, ema=ema)
     try:
-        guessed = infer_shape(found)
+        guessed = infer_shape(found, shape)
     except ValueError as error:
         raise CheckpointError(
             f"{path}: not a state dict of the published network ({error}); wanted model.* and encoder.*"
         ) from error
-    settings = _settings(guessed, shape, clinical_length(found), path)
+    settings = _settings(guessed, clinical_length(found), path)
     dropped = tuple(sorted(found.keys() & dead_names(settings.network.resolved)))
     state = _translated(found, dropped, settings, path)
     scheme = SCHEMES[settings.data.clinical]
@@ -113,14 +113,13 @@ def _weights(found: Mapping[str, Any], path: Path, *, ema: bool) -> dict[str, Te
     return {name: tensor for name, tensor in chosen.items() if isinstance(tensor, Tensor)}
 
 
-def _settings(guessed: Shape, words: str, clinical: int, path: Path) -> Settings:
+def _settings(guessed: Shape, clinical: int, path: Path) -> Settings:
     schemes = {scheme.length: name for name, scheme in SCHEMES.items()}
     if clinical not in schemes:
         known = ", ".join(f"{length} ({name})" for length, name in schemes.items())
         raise CheckpointError(f"{path}: a clinical vector of {clinical} values; this project knows {known}")
     ours, base = guessed.words().split(", "), SHAPES["base"].words().split(", ")
-    parts = [part for part in ours if part not in base]
-    said = ", ".join([*parts, *([words] if words else [])])
+    said = ", ".join(part for part in ours if part not in base)
     return settings_from_flat(
         {
             "run.name": "published",

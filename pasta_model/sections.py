@@ -157,6 +157,9 @@ class SamplingSettings(Section):
         Dynamic clipping of x_0 at this quantile of its size; 0 is none.
     samples
         Volumes a subject; of several, mean and standard deviation are kept.
+    antithetic
+        A lone sample is averaged with that of the negated noise (2506.06185): what depends on the noise
+        linearly cancels out, at the cost of one sample more.
     memory
         GB of conditioner features that are kept between steps; slabs beyond it are read again.
     published_timesteps
@@ -164,14 +167,15 @@ class SamplingSettings(Section):
     """
 
     solver: Literal["ddim", "dpm++2m"] = "ddim"
-    steps: Positive = 5
-    hop: Positive = 4
+    steps: Positive = 3
+    hop: Positive = 7
     fusion: Literal["every-step", "end"] = "every-step"
     noise: Literal["volume", "slab"] = "volume"
     planes: Planes = "axial"
     start: Annotated[int, Field(ge=0)] = 0
     clip_quantile: Fraction = 0.0
     samples: Positive = 1
+    antithetic: bool = True
     batch_slabs: Positive = 16
     memory: Annotated[float, Field(ge=0)] = 2.0
     published_timesteps: bool = False

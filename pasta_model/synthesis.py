@@ -71,12 +71,12 @@ class Synthesiser:
     @property
     def network_steps(self) -> int:
         """How often `on_step` is called for a session."""
-        return self._volumes.network_steps * self.sampling.samples
+        return self._volumes.network_steps
 
     def synthesise(
         self, mri: Volume, clinical: Mapping[str, float | None], *, seed: int = 0, name: str = ""
     ) -> Volume:
-        """Synthesise the PET of an MRI: one sample, or the mean of `sampling.samples`.
+        """Synthesise the PET of an MRI: one sample, an antithetic pair's mean, or that of several samples.
 
         Parameters
         ----------
@@ -110,10 +110,9 @@ class Synthesiser:
     ) -> SyntheticPet:
         """Do as `synthesise`, and say how far the samples spread."""
         source, vector, grid = self._read(mri, clinical)
-        device = self.settings.training.device
         # The first of several samples is the one that would be drawn alone.
         streams: list[tuple[str, ...]] = [(name,), *((name, str(i)) for i in range(1, self.sampling.samples))]
-        generators = [torch_generator(seed, "synthesis", *words, device=device) for words in streams]
+        generators = [torch_generator(seed, "synthesis", *words) for words in streams]
         drawn = [
             self._suvr(x0, grid)
             for x0 in self._volumes.samples(source, vector, generators=generators, on_step=on_step)

@@ -27,11 +27,14 @@ class Translator:
     ----------
     dtype
         Of the convolutions, by autocast; weights, losses and results stay float32.
+    memory_format
+        Of the slabs that the network is given.
     """
 
     network: DualArm
     schedule: Schedule
     dtype: torch.dtype = torch.float32
+    memory_format: torch.memory_format = torch.channels_last
 
     def autocast(self) -> torch.autocast:
         """Mixed precision as configured."""

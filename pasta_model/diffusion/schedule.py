@@ -40,6 +40,7 @@ class Schedule:
     def __init__(self, settings: DiffusionSettings) -> None:
         self.settings = settings
         self.timesteps = np.arange(0, settings.num_train_timesteps, settings.timestep_stride)
+        self._tables: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 
     @cached_property
     def alphas_cumprod(self) -> NDArray[np.float64]:
@@ -50,13 +51,21 @@ class Schedule:
         """Draw timesteps uniformly from the table, (B,) int64, on the generator's device."""
         device = generator.device
         index = torch.randint(len(self.timesteps), (batch,), generator=generator, device=device)
-        return torch.as_tensor(self.timesteps, device=device)[index]
+        return self._on(device)[0][index]
 
     def signal_and_noise(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """Return sqrt(a_t) and sqrt(1 - a_t), each (B, 1, 1, 1) float32."""
-        a = torch.as_tensor(self.alphas_cumprod, device=timesteps.device)[timesteps]
-        shape = (-1, 1, 1, 1)
-        return a.sqrt().float().reshape(shape), (1 - a).sqrt().float().reshape(shape)
+        _, signal, noise = self._on(timesteps.device)
+        return signal[timesteps].reshape(-1, 1, 1, 1), noise[timesteps].reshape(-1, 1, 1, 1)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Timesteps, sqrt(a) and sqrt(1 - a), taken to a device once: a copy would wait for it."""
+        if device not in self._tables:
+            a = torch.from_numpy(self.alphas_cumprod)
+            tables = (torch.from_numpy(self.timesteps), a.sqrt().float(), (1 - a).sqrt().float())
+            with torch.inference_mode(mode=False):  # kept for training too
+                self._tables[device] = tables[0].to(device), tables[1].to(device), tables[2].to(device)
+        return self._tables[device]
 
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """q(x_t | x_0): sqrt(a_t) x_0 + sqrt(1 - a_t) noise (DDPM eq. 4)."""

@@ -77,7 +77,7 @@ class SourceSlabs:
 
     def _split(self, slabs: Tensor) -> list[Tensor]:
         """Split slabs into the batches that the network is given."""
-        return list(slabs.contiguous(memory_format=torch.channels_last).split(self._size))
+        return list(slabs.contiguous(memory_format=self._translator.memory_format).split(self._size))
 
     def denoise(self, noised: Tensor, shown: int, clinical: Tensor | None) -> Tensor:
         """Predict x_0 of slabs (N, S, H', W') float32; `shown` is the timestep that the network is told."""

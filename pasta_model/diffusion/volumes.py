@@ -34,6 +34,11 @@ class Task:
     clinical: Tensor | None
     on_step: OnStep
 
+    def noise(self, shape: torch.Size, generator: torch.Generator, sign: int) -> Tensor:
+        """Draw on the generator's device, so that a seed gives the same noise on any."""
+        drawn = torch.randn(shape, generator=generator, device=generator.device)
+        return (sign * drawn).to(self.planes[0].previews.device)
+
 
 class VolumeTranslator:
     """Translates whole volumes with a trained network.
@@ -52,9 +57,11 @@ class VolumeTranslator:
 
     @property
     def network_steps(self) -> int:
-        """How often `on_step` is called for a sample."""
-        planes = len(each_plane(self.settings.planes))
-        return self.settings.steps * (planes if self.settings.fusion == "end" else 1)
+        """How often `on_step` is called for all samples of a volume."""
+        settings = self.settings
+        planes = len(each_plane(settings.planes)) if settings.fusion == "end" else 1
+        chains = 2 if settings.antithetic and settings.samples == 1 else settings.samples
+        return settings.steps * planes * chains
 
     def sample(
         self,
@@ -73,7 +80,7 @@ class VolumeTranslator:
         clinical
             (K,) standardised clinical vector, or None.
         generator
-            For the noise.
+            For the noise, on any device.
 
         Returns
         -------
@@ -97,11 +104,20 @@ class VolumeTranslator:
         generators: Sequence[torch.Generator],
         on_step: OnStep = lambda: None,
     ) -> Iterator[Tensor]:
-        """Yield one sample for each generator; the source's features are computed once for all."""
+        """Yield one sample for each generator; the source's features are computed once for all.
+
+        A lone sample is the mean of an antithetic pair where that is configured.
+        """
         task = self._task(self._read(source, direction), clinical, on_step)
         one = self._one_trajectory if self.settings.fusion == "every-step" else self._many_trajectories
+        pair = self.settings.antithetic and len(generators) == 1
         for generator in generators:
-            yield one(task, generator)
+            state = generator.get_state()
+            drawn = one(task, generator, 1)
+            if pair:
+                generator.set_state(state)
+                drawn = (drawn + one(task, generator, -1)) / 2
+            yield drawn
 
     @torch.inference_mode()
     def preview(self, source: Tensor, *, direction: Direction = Direction.MRI_TO_PET) -> Tensor:
@@ -149,9 +165,9 @@ class VolumeTranslator:
         signal, sigma = math.sqrt(a), math.sqrt(1 - a)
         return signal * preview + sigma * noise
 
-    def _one_trajectory(self, task: Task, generator: torch.Generator) -> Tensor:
+    def _one_trajectory(self, task: Task, generator: torch.Generator, sign: int) -> Tensor:
         """Fuse the slabs of all planes into one volume at every step."""
-        noise = _noise(task.planes[0].volume_shape, generator)
+        noise = task.noise(task.planes[0].volume_shape, generator, sign)
         preview = _mean([slabs.fused(slabs.previews) for slabs in task.planes])
 
         def predict(x: Tensor, timestep: int) -> Tensor:
@@ -164,14 +180,14 @@ class VolumeTranslator:
 
         return self._walk(predict, self._begin(noise, preview), task)
 
-    def _many_trajectories(self, task: Task, generator: torch.Generator) -> Tensor:
+    def _many_trajectories(self, task: Task, generator: torch.Generator, sign: int) -> Tensor:
         """Walk each slab's own chain to its end, then fuse, as published."""
-        shared = _noise(task.planes[0].volume_shape, generator)
+        shared = task.noise(task.planes[0].volume_shape, generator, sign)
         volumes = []
         for slabs in task.planes:
             noise = slabs.of(shared)
             if self.settings.noise == "slab":
-                noise = _noise(noise.shape, generator)
+                noise = task.noise(noise.shape, generator, sign)
 
             def predict(x: Tensor, timestep: int, slabs: SourceSlabs = slabs) -> Tensor:
                 x0 = slabs.denoise(x, task.shown[timestep], task.clinical)
@@ -180,10 +196,6 @@ class VolumeTranslator:
 
             volumes.append(slabs.fused(self._walk(predict, self._begin(noise, slabs.previews), task)))
         return _mean(volumes)
-
-
-def _noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator, device=generator.device)
 
 
 def _mean(volumes: Sequence[Tensor]) -> Tensor:

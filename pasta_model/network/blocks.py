@@ -105,7 +105,7 @@ class AdaptiveBlock(nn.Module):
             scale, shift = self.time(conditions.time)[:, :, None, None].chunk(2, dim=1)
             h = h * (1 + scale) + shift
         if feature is not None:
-            h = h * (1 + feature)
+            h = h + h * feature  # not h * (1 + feature): bfloat16 loses small maps beside 1
         if conditions is not None and conditions.clinical is not None and self.clinical is not None:
             h = h * (1 + self.clinical(conditions.clinical)[:, :, None, None])
         return self.skip(x) + self.out_conv(F.silu(h))  # type: ignore[no-any-return]

@@ -105,8 +105,8 @@ def gate_positions(shape: Shape) -> tuple[int, ...]:
     return (*places, *range(position, position + 1 + levels * (shape.blocks + 1)))
 
 
-def infer_shape(state: Mapping[str, Tensor]) -> Shape:
-    """Infer the shape of the arms; heads and groups cannot be seen and are those of `base`.
+def infer_shape(state: Mapping[str, Tensor], words: str = "") -> Shape:
+    """Infer the shape of the arms; heads and groups cannot be seen and are those of `base`, or of `words`.
 
     The PET's arm tells it. Every name and size is a witness, and the most frequent word counts, so that
     one tensor that is missing or damaged is later reported as such, instead of making another network.
@@ -130,15 +130,16 @@ def infer_shape(state: Mapping[str, Tensor]) -> Shape:
         number += 1
     last = _first_side(state, *(f"middle_block.0.{layer}" for layer in _WIDE))
     base = SHAPES["base"]
-    return Shape(
+    seen = Shape(
         slices=slices,
         width=width,
         multipliers=tuple(w // width for w in (*widths, last)),
         blocks=blocks,
         attention=tuple(attention),
-        heads=base.heads,
-        groups=base.groups,
+        heads=1,
+        groups=1,
     )
+    return seen.overridden(f"heads {base.heads}, groups {base.groups}, {words}")
 
 
 def clinical_length(state: Mapping[str, Tensor]) -> int:

@@ -129,10 +129,11 @@ class Arm(nn.Module):
     def _resample(self, width: int, *, up: bool) -> ResampleBlock:
         return ResampleBlock(width, groups=self.shape.groups, up=up)
 
-    def _run(self, block: nn.Module, h: Tensor, conditions: Conditions | None, gate: Tensor | None) -> Tensor:
+    def _run(self, block: nn.Module, h: Tensor, *told: Conditions | Tensor | None) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, h, conditions, gate, use_reentrant=False)  # type: ignore[no-any-return]
-        return block(h, conditions, gate)  # type: ignore[no-any-return]
+            # Nothing here is random, so no state of a generator needs keeping.
+            return checkpoint(block, h, *told, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
+        return block(h, *told)  # type: ignore[no-any-return]
 
     def embed(self, timesteps: Tensor) -> Tensor:
         """Embed integer timesteps, (B,) -> (B, E)."""
@@ -177,16 +178,16 @@ class Arm(nn.Module):
                 h = run(block, h)
                 skips.append(h)
             if level.resample is not None:
-                h = level.resample(h)
+                h = self._run(level.resample, h)
                 skips.append(h)
         gate = next(gates, None)  # one map gates both middle blocks
-        h = self.middle_attention(self._run(self.middle_in, h, conditions, gate))
+        h = self._run(self.middle_attention, self._run(self.middle_in, h, conditions, gate))
         h = self._run(self.middle_out, h, conditions, gate)
         collected.append(h)
         for level in _levels(self.up):
             for block in level.blocks:
                 h = run(block, torch.cat([h, skips.pop()], dim=1))
             if level.resample is not None:
-                h = level.resample(h)
+                h = self._run(level.resample, h)
         h = self.head(F.silu(self.head_norm(h)))
         return F.pixel_shuffle(h, self.shape.patch), collected
