@@ -69,16 +69,28 @@ def run_stage(command: list[str], seconds: float) -> bool:
     return True
 
 
+def read_state(note: Path, device: str) -> dict[str, Any]:
+    """Return what is done, and how many seconds were trained.
+
+    Raises
+    ------
+    ConfigError
+        When the folder holds another device's results.
+    """
+    if not note.is_file():
+        return {"device": device, "done": [], "trained": 0.0}
+    state: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+    if state["device"] != device:
+        raise ConfigError(f"{note}: results of {state['device']}; choose another folder for {device}")
+    return state
+
+
 @app.command()
 def main(folder: Path, *, device: str = "cpu", minutes: float = 9.0, train_minutes: float = 12.0) -> None:
     """Go on with the benchmarks for so many minutes."""
     start, note = time.monotonic(), folder / "stages.json"
     folder.mkdir(parents=True, exist_ok=True)
-    state: dict[str, Any] = {"device": device, "done": [], "trained": 0.0}
-    if note.is_file():
-        state = json.loads(note.read_text(encoding="utf-8"))
-    if state["device"] != device:
-        raise ConfigError(f"{folder}: holds results of {state['device']}; choose another folder for {device}")
+    state = read_state(note, device)
     for name, command in stages(folder, device).items():
         left = 60 * minutes - (time.monotonic() - start)
         if name in state["done"]:

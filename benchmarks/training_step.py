@@ -50,6 +50,13 @@ def worth_measuring(name: str, device: str) -> bool:
     return "bfloat16" not in name or has_bfloat16(device)
 
 
+def random_batch(settings: Settings, batch_size: int) -> Batch:
+    """Return slabs of noise."""
+    slabs = [torch.rand(batch_size, *slab_shape(settings)) for _ in range(3)]
+    clinical = torch.randn(batch_size, SCHEMES[settings.data.clinical].length)
+    return Batch(slabs[0], slabs[1], slabs[2], clinical)
+
+
 def measure(name: str, settings: Settings, batch_size: int, repeats: int) -> dict[str, float | str]:
     """Time a variant's step in this process."""
     device = settings.training.device
@@ -58,10 +65,7 @@ def measure(name: str, settings: Settings, batch_size: int, repeats: int) -> dic
         translator = new_translator(settings)
         optimizer = make_optimizer(translator.network, settings.training)
         generator = torch.Generator(device).manual_seed(0)
-        slabs = [torch.rand(batch_size, *slab_shape(settings)) for _ in range(3)]
-        batch = Batch(
-            slabs[0], slabs[1], slabs[2], torch.randn(batch_size, SCHEMES[settings.data.clinical].length)
-        )
+        batch = random_batch(settings, batch_size)
         batch = batch.to(device, channels_last=settings.training.channels_last)
 
         def run() -> None:
@@ -81,10 +85,7 @@ def step_flops(settings: Settings, batch_size: int) -> float:
     """FLOP of a step's products and convolutions, counted on the plain network, forward and backward."""
     with plain_network(), FlopCounterMode(display=False) as counter:
         translator = new_translator(settings)
-        slabs = [torch.rand(batch_size, *slab_shape(settings)) for _ in range(3)]
-        batch = Batch(
-            slabs[0], slabs[1], slabs[2], torch.randn(batch_size, SCHEMES[settings.data.clinical].length)
-        )
+        batch = random_batch(settings, batch_size)
         generator = torch.Generator().manual_seed(0)
         step_loss(translator, batch, settings=settings.loss, generator=generator).backward()
     return float(counter.get_total_flops())

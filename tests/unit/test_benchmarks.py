@@ -66,7 +66,7 @@ def test_tables_give_ratios_to_the_first_row() -> None:
     ]
     found = {"hardware": "a machine", "size": "base", "rows": rows}
     assert "| ours | 1.0 | 100 |" in synthesis_table(found)
-    rows.append({"name": "bfloat16", "seconds": None})
+    rows.append({"name": "bfloat16", "seconds": None, "why": "no such units here"})
     steps = {**found, "peak_dtype": "torch.float32", "peak": 1e12, "batch_size": 1, "flops": 5e11}
     assert "| ours | 1.00 | 100.00 x | 1.00 | 50% |" in step_table(steps)
     assert "| bfloat16 | not measured: no such units here |" in step_table(steps)

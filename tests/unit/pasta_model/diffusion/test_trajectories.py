@@ -136,6 +136,38 @@ class TestNoise:
             assert (several[i] - several[i - 1]).abs().max() > 0.01
 
 
+class TestAntitheticPair:
+    def test_is_the_mean_of_a_noise_and_its_negative(self) -> None:
+        network = StandIn()
+        volumes(network, steps=1, hop=2, antithetic=True).sample(SOURCE, None, generator=draws())
+        first, second = network.noised
+        assert torch.equal(first, -second)
+        assert len(network.read) == 1, "the conditioner reads once for both"
+
+    @pytest.mark.parametrize("fusion", ["every-step", "end"])
+    def test_what_is_linear_in_the_noise_cancels_out(self, fusion: str) -> None:
+        def linear(x: Tensor, source: Tensor, shown: int) -> Tensor:
+            return source + 0.3 * x
+
+        pair = volumes(StandIn(linear), steps=3, hop=2, fusion=fusion, antithetic=True)
+        one, other = (pair.sample(SOURCE, None, generator=draws(i)) for i in range(2))
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        alone = volumes(StandIn(linear), steps=3, hop=2, fusion=fusion)
+        assert (alone.sample(SOURCE, None, generator=draws()) - one).abs().max() > 0.01
+
+    def test_several_samples_stay_independent(self) -> None:
+        pair, alone = (volumes(StandIn(), steps=2, hop=2, samples=2, antithetic=a) for a in (True, False))
+        drawn = [[*v.samples(SOURCE, None, generators=[draws(i) for i in range(2)])] for v in (pair, alone)]
+        assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))
+
+    @pytest.mark.parametrize(("own", "steps"), [({"antithetic": True}, 6), ({"samples": 4}, 12), ({}, 3)])
+    def test_progress_counts_each_chain(self, own: dict, steps: int) -> None:
+        translator, seen = volumes(StandIn(), steps=3, hop=2, **own), []
+        generators = [draws(i) for i in range(own.get("samples", 1))]
+        list(translator.samples(SOURCE, None, generators=generators, on_step=lambda: seen.append(1)))
+        assert len(seen) == translator.network_steps == steps
+
+
 class TestPlanes:
     @staticmethod
     def telling(x: Tensor, source: Tensor, shown: int) -> Tensor:

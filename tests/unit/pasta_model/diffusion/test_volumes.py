@@ -101,7 +101,7 @@ class TestSample:
     def run(self, **settings: int) -> tuple[VolumeTranslator, Knowing]:
         network = Knowing(self.known)
         translator = Translator(network, Schedule(DiffusionSettings()))
-        return VolumeTranslator(translator, SamplingSettings(**settings)), network
+        return VolumeTranslator(translator, SamplingSettings(**{"antithetic": False} | settings)), network
 
     @pytest.mark.parametrize(("steps", "hop", "batch"), [(1, 7, 16), (3, 4, 2), (5, 15, 1)])
     def test_network_that_knows_the_volume(self, steps: int, hop: int, batch: int) -> None:
