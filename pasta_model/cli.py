@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pasta_model.config import Scalar
 from pasta_model.console import run_command
 
 app = typer.Typer(
@@ -183,6 +184,10 @@ def synthesize(
     planes: Annotated[
         str | None, typer.Option(help="axial, coronal, sagittal, or all: their mean; as trained.")
     ] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other sampling setting, as start=500; may be repeated."),
+    ] = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="The conditioner's own PET, in one pass.")
     ] = False,
@@ -192,14 +197,14 @@ def synthesize(
     device: Annotated[str | None, typer.Option(help="cpu, cuda; by default as trained.")] = None,
 ) -> None:
     """Synthesise the PET of every session of a manifest, or of MRIs; goes on where it was stopped."""
-    own = {"samples": samples, "steps": steps, "hop": hop, "solver": solver, "planes": planes}
     _synthesize(
         model,
         scans,
         output,
         clinical=clinical or [],
         ignore=ignore_unknown,
-        changes=own,
+        changes={"samples": samples, "steps": steps, "hop": hop, "solver": solver, "planes": planes},
+        more=more or [],
         published=published,
         seed=seed,
         device=device,
@@ -214,14 +219,15 @@ def _synthesize(
     *,
     clinical: Sequence[str],
     ignore: bool,
-    changes: Mapping[str, int | str | None],
+    changes: Mapping[str, Scalar | None],
+    more: Sequence[str],
     published: bool,
     **job: Any,
 ) -> None:
     from rich.console import Console
 
     from pasta_model.checkpoint import load_checkpoint
-    from pasta_model.config import sampling_of
+    from pasta_model.config import changes_of, sampling_of
     from pasta_model.console import progress_bar
     from pasta_model.data.clinical import SCHEMES, known_values
     from pasta_model.data.manifest import read_scans
@@ -229,7 +235,7 @@ def _synthesize(
 
     settings = load_checkpoint(model).settings
     sessions = known_values(read_scans(scans, clinical), SCHEMES[settings.data.clinical], ignore=ignore)
-    sampling = sampling_of(settings, published=published, changes=changes)
+    sampling = sampling_of(settings, published=published, changes={**changes, **changes_of(more)})
     console = Console()
     one = len(sessions) == 1 and console.is_terminal  # of one session, its steps are worth showing
     with progress_bar(console, "steps" if one else "synthesis") as progress:

@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -149,6 +149,29 @@ def sampling_of(
     own = {**(PUBLISHED_SAMPLING if published else {}), **{k: v for k, v in changes.items() if v is not None}}
     flat = {**settings.flat(), **{f"sampling.{name}": value for name, value in own.items()}}
     return settings_from_flat(flat).sampling
+
+
+def changes_of(words: Sequence[str]) -> dict[str, Scalar]:
+    """Read changes such as "start=500" from a command line.
+
+    Raises
+    ------
+    ConfigError
+        With a line for every word that is not name=value.
+    """
+    problems, changes = Problems("the settings cannot be used"), dict[str, Scalar]()
+    for word in words:
+        name, given, value = word.partition("=")
+        if not given or not name:
+            problems.add(f"found {word!r}, wanted name=value, as start=500")
+            continue
+        try:
+            found = json.loads(value)
+        except ValueError:
+            found = value
+        changes[name] = found if isinstance(found, bool | int | float) else value
+    problems.raise_if_any(ConfigError)
+    return changes
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pasta_model.checkpoint import Checkpoint, new_translator
-from pasta_model.config import settings_from_flat
+from pasta_model.config import Scalar, settings_from_flat
 from pasta_model.data.clinical import SCHEMES
 from pasta_model.data.grid import Template, template_of
 from pasta_model.data.planes import each_plane
@@ -50,7 +50,9 @@ class Synthesiser:
     def __init__(
         self, checkpoint: Checkpoint, *, sampling: SamplingSettings | None = None, device: str | None = None
     ) -> None:
-        own = {"training.device": device} if device else {}
+        own: dict[str, Scalar] = {}
+        if device and device != checkpoint.settings.training.device:
+            own = {"training.device": device, "training.compile": False}  # compiled for where it was trained
         self.settings = settings_from_flat({**checkpoint.settings.flat(), **own})
         self.sampling = sampling or checkpoint.settings.sampling
         self.standardisation = checkpoint.standardisation

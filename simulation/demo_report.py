@@ -12,9 +12,11 @@ from pasta_model.data.grid import template_of
 from pasta_model.data.manifest import read_splits
 from pasta_model.data.volume import read_volume
 from pasta_model.evaluation import SiteRow, SubjectScore, summarise
+from pasta_model.placement import compute_dtype
 from pasta_model.report.content import TWINS_NOTICE, Example, ReportContent, choose_examples
 from pasta_model.report.html import write_report
 from pasta_model.report.verdicts import Verdict, verdicts
+from pasta_model.sections import SamplingSettings, TrainingSettings
 from simulation.demo import FEDERATED, Demo
 
 
@@ -54,12 +56,22 @@ def _facts(demo: Demo, scores: Sequence[SubjectScore]) -> dict[str, str]:
         "subjects": ", ".join(f"{splits[name]} {name}" for name in ("train", "valid", "test")),
         "rounds": f"{settings.federation.rounds} of {settings.training.local_steps} local steps",
         "slabs a site": f"{steps * batch} of {network.slab_slices} slices",
-        "network": f"{network.size}, width {network.base_width}, {settings.training.dtype}",
-        "synthesis": f"DDIM, {settings.sampling.steps} steps, hop {settings.sampling.hop}",
+        "network": f"{network.size}, width {network.base_width}, {_dtype(settings.training)}",
+        "synthesis": _sampling(settings.sampling),
         "spacing": f"{settings.data.spacing:g} mm",
         "seed": str(settings.run.seed),
         **{stage: f"{seconds:.0f} s" for stage, seconds in demo.seconds.items()},
     }
+
+
+def _dtype(training: TrainingSettings) -> str:
+    return str(compute_dtype(training.dtype, training.device)).removeprefix("torch.")
+
+
+def _sampling(sampling: SamplingSettings) -> str:
+    many = "mean of a pair" if sampling.antithetic else "one sample"
+    drawn = f"mean of {sampling.samples} samples" if sampling.samples > 1 else many
+    return f"{sampling.solver}, {sampling.steps} steps, hop {sampling.hop}, {drawn}"
 
 
 def _example(demo: Demo, chosen: SubjectScore) -> Example:
@@ -67,6 +79,6 @@ def _example(demo: Demo, chosen: SubjectScore) -> Example:
     mri = read_volume(next((folder / "anat").glob("*_T1w.nii.gz")))
     real = read_volume(next((folder / "pet").glob("*_pet.nii.gz")), unit="SUVR")
     synthetic = demo.output / "synthetic" / FEDERATED / chosen.site / chosen.subject / chosen.session
-    pet = read_volume(next((synthetic / "pet").glob("*_pet.nii.gz")), unit="SUVR")
+    pet = read_volume(next((synthetic / "pet").glob("*_desc-synthetic_pet.nii.gz")), unit="SUVR")
     grid = template_of(mri.data.shape, mri.affine).head
     return Example(chosen.diagnosis, chosen.subject, chosen.site, mri.data, pet.data, real.data, grid)

@@ -185,6 +185,14 @@ def test_sampling_can_be_changed_and_is_recorded(synthesize, mri: Path, out: Pat
     assert np.abs(pet(out / "own") - pet(out / "changed")).max() > 0
 
 
+def test_any_sampling_setting_can_be_set(synthesize, mri: Path, out: Path) -> None:
+    synthesize(mri, out / "own")
+    synthesize(mri, out / "short", "--set", "start=500", "--set", "clip-quantile=0.99")
+    about = sidecar(pets(out / "short")[0])
+    assert about["Sampling"].items() >= {"start": 500, "clip-quantile": 0.99}.items()
+    assert np.abs(pet(out / "own") - pet(out / "short")).max() > 0
+
+
 def test_published_procedure_is_recorded(synthesize, mri: Path, out: Path) -> None:
     synthesize(mri, out, "--published")
     wanted = {"solver": "ddim", "steps": 100, "hop": 1, "fusion": "end", "noise": "slab"}

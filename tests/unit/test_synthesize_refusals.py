@@ -252,6 +252,10 @@ OPTIONS = {
     "--device cuda:7": "use 'cpu'",
     "--device abacus": "abacus",
     "--stride 2": "--stride",
+    "--set start=7": "sampling.start is not one of the trained timesteps",
+    "--set start": "wanted name=value, as start=500",
+    "--set begin=7": "sampling.begin: no such setting",
+    "--set samples=two": "wanted a valid integer",
 }
 
 

@@ -113,6 +113,14 @@ def test_gating_maps_in_the_published_list_by_hand() -> None:
     assert gate_positions(SHAPES["base"])[-1] == 41
 
 
+def test_groups_of_another_number_can_be_told(tmp_path: Path) -> None:
+    """Width 48 has no 32 groups, so that nothing can be inferred without the user's words."""
+    path = save(tmp_path / "model.pt", make_state(**{**SMALL, "width": 48}))
+    with pytest.raises(CheckpointError, match="groups 32"):
+        import_published(path)
+    assert import_published(path, shape="groups 16").shape.groups == 16
+
+
 def test_moving_average_when_asked(tmp_path: Path, small) -> None:
     ema = {
         **{f"ema_model.{n}": t + 1 for n, t in small.items()},
