@@ -10,8 +10,9 @@ subjects. Real PETs are the twins'. One line of cells.jsonl is one subject in on
 """
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -191,13 +192,13 @@ def cells(*, few: bool) -> Iterator[Cell]:
     yield REFERENCE if few else FAULTY
 
 
-def measure(bench: Bench, numbers: Iterable[int], *, few: bool) -> None:
-    """Fill in what is missing for these subjects."""
+def measure(bench: Bench, numbers: Iterable[int], *, few: bool, steps: Container[int]) -> None:
+    """Fill in what is missing for these subjects, of cells with these numbers of steps."""
     for number in numbers:
         session = bench.sessions[number]
         done = {_cell(row) for row in read_rows(bench.file) if row["subject"] == session.name}
         for cell in cells(few=few):
-            if cell in done:
+            if cell in done or cell.steps not in steps:
                 continue
             if cell.fusion == "end" and cell != FAULTY:
                 by_hop = independent_slabs(bench, session, cell)
@@ -211,7 +212,14 @@ def _cell(row: Mapping[str, Any]) -> Cell:
     return Cell(**{field.name: row.get(field.name, field.default) for field in fields(Cell)})
 
 
-METRICS = ("mae", "ssim", "metaroi", "roughness", "spectrum")
+# Of each: how a row's value is taken, and digits. Roughness is told as |ln(synthetic / real)|, 0 at best.
+METRICS: dict[str, tuple[Callable[[float], float], int]] = {
+    "mae": (float, 4),
+    "ssim": (float, 4),
+    "metaroi": (float, 4),
+    "roughness": (lambda ratio: abs(math.log(ratio)), 3),
+    "spectrum": (float, 2),
+}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -221,7 +229,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         by_cell[_cell(row)][row["subject"]] = row
     reference = by_cell[REFERENCE]
     lines = [
-        "| fusion | solver | steps | hop | passes | n | MAE | SSIM | MetaROI | roughness | spectrum, dB |",
+        "| fusion | solver | steps | hop | passes | n | MAE | SSIM | MetaROI | roughness | spectrum |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for cell in sorted(by_cell):
@@ -233,18 +241,15 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _line(cell: Cell, own: list[dict[str, float]], reference: list[dict[str, float]]) -> str:
-    mean = {m: float(np.mean([row[m] for row in own])) for m in METRICS}
-    base = {m: float(np.mean([row[m] for row in reference])) for m in METRICS}
     notes = {"published": ", published timesteps"}.get(cell.shown, "")
     notes += f", mean of {cell.samples}" if cell.samples > 1 else ""
     notes += ", mean of a pair" if cell.pair else ""
-    passes = _passes(cell)
-    shown = [f"{mean[m]:.4f} ({mean[m] / base[m] - 1:+.1%})" for m in ("mae", "ssim", "metaroi")]
-    return (
-        f"| {cell.fusion}{notes} | {cell.solver} | {cell.steps} | {cell.hop} | {passes} | {len(own)} | "
-        + " | ".join(shown)
-        + f" | {mean['roughness']:.3f} | {mean['spectrum']:.2f} |"
-    )
+    shown = []
+    for metric, (value, digits) in METRICS.items():
+        mean, base = (float(np.mean([value(row[metric]) for row in rows])) for rows in (own, reference))
+        shown.append(f"{mean:.{digits}f} ({mean / base - 1:+.1%})")
+    about = f"{cell.fusion}{notes} | {cell.solver} | {cell.steps} | {cell.hop} | {_passes(cell)} | {len(own)}"
+    return f"| {about} | {' | '.join(shown)} |"
 
 
 def _passes(cell: Cell, *, slices: int = 96, length: int = 15) -> int:
@@ -258,6 +263,7 @@ def main(
     folder: Path,
     *,
     subjects: Annotated[str, typer.Option(help="Numbers of held-out subjects, as 0-3.")] = "0-1",
+    steps: Annotated[str, typer.Option(help="Only cells of so many steps, as 20,50.")] = "",
     few: Annotated[bool, typer.Option(help="Few steps and the reference only.")] = False,
     show: Annotated[bool, typer.Option(help="Print the table.")] = False,
     threads: int = 0,
@@ -271,7 +277,8 @@ def main(
         print(table(read_rows(bench.file)))
         return
     first, _, last = subjects.partition("-")
-    measure(bench, range(int(first), int(last or first) + 1), few=few)
+    wanted = [int(word) for word in steps.split(",")] if steps else (PREVIEW.steps, *STEPS)
+    measure(bench, range(int(first), int(last or first) + 1), few=few, steps=wanted)
 
 
 if __name__ == "__main__":
