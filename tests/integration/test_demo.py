@@ -32,6 +32,9 @@ SITES = ["alder", "birch", "cedar"]
 METHODS = ["mean PET", "alone", "federated"]
 # Everything of the demo but the size of its cohort.
 COMMAND = f"""
+import signal
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits deaf ears
 from simulation import demo_settings
 from simulation.twins.cohort import CohortSettings
 
