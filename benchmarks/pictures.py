@@ -57,9 +57,9 @@ def side_by_side(mri: Volume, pets: dict[str, Volume]) -> bytes:
         for name, pet in pets.items():
             power = power_spectrum(pet.data, mask=mask)
             frequency = (np.arange(len(power)) + 0.5) / len(power) / 2
-            plot.semilogy(frequency, power, label=name, linewidth=2 if name == "real PET" else 1.2)
+            plot.plot(frequency, 10 * np.log10(power), label=name, linewidth=2 if name == "real PET" else 1.2)
         plot.set_xlabel("cycles a voxel")
-        plot.set_ylabel("power")
+        plot.set_ylabel("power (dB)")
         plot.legend(fontsize=8)
         return to_png(figure)
 
