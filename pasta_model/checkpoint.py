@@ -70,7 +70,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+        hint = "; bring it in with 'pasta import-checkpoint'" if path.suffix in (".pt", ".pth") else ""
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}){hint}") from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format {metadata.get('format')!r}, wanted {FORMAT!r}")
     try:

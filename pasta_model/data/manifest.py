@@ -135,7 +135,7 @@ def lone_session(mri: Path, clinical: Sequence[str]) -> Session:
     if not mri.is_file():
         problems.add("no such file; check the path")
     problems.raise_if_any(ManifestError)
-    stem = re.sub(r"(_T1w)?\.nii(\.gz)?$", "", mri.name)
+    stem = re.sub(r"(_space-[A-Za-z0-9]+)?(_T1w)?\.nii(\.gz)?$", "", mri.name)
     return Session(re.sub(r"[^\w.-]", "-", stem), "", "", "", mri, Path(), values)
 
 

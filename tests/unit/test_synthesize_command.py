@@ -108,6 +108,11 @@ def test_lone_mri(synthesize, mri: Path, out: Path, model: Path) -> None:
     assert len(everything(out)) == 2
 
 
+def test_space_is_named_once(synthesize, mri: Path, out: Path) -> None:
+    synthesize(mri.rename(mri.with_name("sub-01_ses-1_space-MNI152_T1w.nii.gz")), out)
+    assert pets(out)[0].name == "sub-01_ses-1_space-MNI152_trc-18FFDG_desc-synthetic_pet.nii.gz"
+
+
 def test_clinical_values_are_seen(synthesize, mri: Path, out: Path) -> None:
     for age in (40, 90):
         synthesize(mri, out / str(age), "--clinical", f"age={age}")
