@@ -164,9 +164,7 @@ def test_mri_that_cannot_be_used(fault: str, mri: Path, refused: Callable[..., s
     assert any(part in said for part in wanted.split("|")), said
 
 
-def test_published_checkpoint_not_brought_in(
-    pasta_refuses, model: Path, mri: Path, out: Path
-) -> None:
+def test_published_checkpoint_not_brought_in(pasta_refuses, model: Path, mri: Path, out: Path) -> None:
     published = model.with_name("model.pt")
     published.write_bytes(bytes(range(256)) * 9)
     assert "pasta import-checkpoint" in pasta_refuses("synthesize", "--model", published, mri, out)
