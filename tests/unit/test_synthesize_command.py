@@ -17,23 +17,8 @@ from tests.support.commands import Outcome, everything
 
 
 @pytest.fixture
-def model(make_model: Callable[..., Path]) -> Path:
-    return make_model()
-
-
-@pytest.fixture
-def mri(tmp_path: Path, write_scan: Callable[..., Path]) -> Path:
-    return write_scan(tmp_path / "sub-01_T1w.nii.gz", seed=1, gain=300.0)
-
-
-@pytest.fixture
 def other(tmp_path: Path, write_scan: Callable[..., Path]) -> Path:
     return write_scan(tmp_path / "sub-02_T1w.nii", seed=2, gain=300.0)
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
 
 
 @pytest.fixture

@@ -22,21 +22,6 @@ HEAD = template(3.0).head
 
 
 @pytest.fixture
-def model(make_model: Callable[..., Path]) -> Path:
-    return make_model()
-
-
-@pytest.fixture
-def mri(tmp_path: Path, write_scan: Callable[..., Path]) -> Path:
-    return write_scan(tmp_path / "sub-01_T1w.nii.gz", seed=1, gain=300.0)
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture
 def refused(pasta_refuses: Callable[..., str], model: Path, mri: Path, out: Path) -> Callable[..., str]:
     """Expect the synthesis of the one MRI to be refused, with more words if there are any."""
     return lambda *words: pasta_refuses("synthesize", "--model", model, mri, out, *words)
