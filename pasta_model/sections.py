@@ -17,7 +17,8 @@ def _kebab(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _known_spacing(spacing: float) -> float:
+def known_spacing(spacing: float) -> float:
+    """Let 1.5 and 3 mm pass; raise ValueError at another voxel size."""
     if spacing not in (1.5, 3.0):
         raise ValueError("1.5 or 3.0 (mm)")
     return spacing
@@ -49,7 +50,7 @@ class DataSettings(Section):
     """Where sites keep their prepared data, and what of it the network sees."""
 
     sites: str = "outputs/demo/sites"
-    spacing: Annotated[float, AfterValidator(_known_spacing)] = 3.0
+    spacing: Annotated[float, AfterValidator(known_spacing)] = 3.0
     clinical: Literal["adni", "demographics", "none"] = "adni"
     planes: Planes = "axial"
 

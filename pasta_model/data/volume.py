@@ -5,7 +5,7 @@ import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from pasta_model.errors import VolumeError
 from pasta_model.files import atomic_path
+
+
+Space = Literal["mni", "scanner"]
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,38 @@ def read_volume(path: Path, *, unit: str = "arbitrary") -> Volume:
     VolumeError
         When the file is missing, truncated, not NIfTI, not 3D, or holds NaN or infinity.
     """
+    found = read_image(path)
+    image = nib.as_closest_canonical(found)
+    data = image.get_fdata(dtype=np.float32)
+    if data.ndim != 3:
+        raise VolumeError(f"{path}: found {data.ndim} dimensions {data.shape}, wanted 3")
+    bad = int(data.size - np.isfinite(data).sum())
+    if bad:
+        raise VolumeError(f"{path}: {bad} of {data.size} voxels are NaN or infinite; wanted none")
+    return Volume(data, np.asarray(image.affine, dtype=np.float64), unit, axis_codes(found))
+
+
+def axis_codes(image: SpatialImage) -> str:
+    """Return where an image's axes run to, such as "LAS"."""
+    return "".join(str(code) for code in nib.aff2axcodes(image.affine))
+
+
+def read_image(path: Path) -> SpatialImage:
+    """Read a NIfTI file of any number of dimensions whole; float32 in memory, header and axes as in the file.
+
+    Raises
+    ------
+    VolumeError
+        When the file is missing, truncated or not NIfTI.
+    """
     if not path.is_file():
-        raise VolumeError(f"{path}: no such file; check the path in the manifest")
+        raise VolumeError(f"{path}: no such file; check its path")
     try:
         found = _load(path)
-        stored = nib.aff2axcodes(found.affine)
-        if None in stored:
+        if None in nib.aff2axcodes(found.affine):
             raise ValueError("its affine leaves out an axis")
-        image = nib.as_closest_canonical(found)
-        data = np.asarray(image.dataobj, dtype=np.float32)
+        found.get_fdata(dtype=np.float32)  # kept by the image
+        return found
     except (
         ImageFileError,
         HeaderDataError,
@@ -73,12 +99,6 @@ def read_volume(path: Path, *, unit: str = "arbitrary") -> Volume:
             f"{path}: not a readable NIfTI ({type(error).__name__}: {reason});"
             " the file may be truncated: copy or export it again"
         ) from error
-    if data.ndim != 3:
-        raise VolumeError(f"{path}: found {data.ndim} dimensions {data.shape}, wanted 3")
-    bad = int(data.size - np.isfinite(data).sum())
-    if bad:
-        raise VolumeError(f"{path}: {bad} of {data.size} voxels are NaN or infinite; wanted none")
-    return Volume(data, np.asarray(image.affine, dtype=np.float64), unit, "".join(stored))
 
 
 def _load(path: Path) -> SpatialImage:
@@ -90,13 +110,15 @@ def _load(path: Path) -> SpatialImage:
     return (nib.Nifti2Image if version_2 else nib.Nifti1Image).from_bytes(payload)
 
 
-def write_volume(path: Path, volume: Volume, *, description: str = "") -> None:
+def write_volume(path: Path, volume: Volume, *, description: str = "", space: Space = "mni") -> None:
     """Write a volume as float32 NIfTI, atomically, with the same sform and qform, axes as in its file.
 
     Parameters
     ----------
     description
         Free text for the header, at most 79 bytes; longer text is refused.
+    space
+        What the affine leads to, as the header's codes say: "mni" or "scanner".
     """
     encoded = description.encode()
     if len(encoded) > 79:
@@ -106,8 +128,8 @@ def write_volume(path: Path, volume: Volume, *, description: str = "") -> None:
         nib.io_orientation(volume.affine), nib.orientations.axcodes2ornt(tuple(volume.stored))
     )
     image = ras.as_reoriented(axes)
-    image.set_sform(image.affine, code="mni")
-    image.set_qform(image.affine, code="mni")
+    image.set_sform(image.affine, code=space)
+    image.set_qform(image.affine, code=space)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = encoded
     with atomic_path(path) as temporary:

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registration with ANTs: the T1 to the MNI152 template, the PET to the T1, a brain mask by atlas.
+
+The template has no skull, a raw scan has one. The similarity is therefore looked at inside the template's
+brain and a rim around it only: in the rim the template is dark, and so are fluid and skull. A coarse
+search from several starting heights finds the brain above any length of neck.
+
+Mutual information (Mattes) throughout: it needs no equal intensities. Nothing here is random but the
+voxels that the similarity is measured at, and they have a seed.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pasta_model.data.grid import Grid
+from pasta_model.data.volume import Volume
+from pasta_model.errors import VolumeError
+from pasta_model.prepare.template import TemplateBrain, template_brain
+from pasta_model.prepare.transforms import (
+    AFFINE,
+    INVERSE_WARP,
+    RIGID,
+    WARP,
+    Alignment,
+    grid_volume,
+    matrix_of,
+    resample,
+    to_ants,
+    write_matrix,
+)
+
+COARSE = Grid((48, 56, 48), (-94.0, -130.0, -80.0), 4.0)  # a rim of MNI space, for the search
+MIDDLE = Grid((56, 68, 56), (-81.75, -117.75, -69.75), 3.0)  # for the mask's deformation
+RIM = 6.0  # mm around the brain where the similarity is looked at
+HEIGHTS = (0.0, 25.0, 50.0)  # mm above the head's centre of mass where the search starts
+LEAST_OVERLAP = 0.5  # correlation with the template that a found brain has at least
+
+
+def register_mri(mri: Volume, folder: Path, *, grid: Grid, deformable: bool, seed: int) -> Alignment:
+    """Register a T1 to the template; write the transforms to `folder`.
+
+    Parameters
+    ----------
+    mri
+        With or without skull, any pose, any voxel size.
+    grid
+        Where the fine registration looks: the head grid of the prepared scans.
+
+    Raises
+    ------
+    VolumeError
+        When no brain is found: what comes out does not look like the template.
+    """
+    with _scratch() as scratch:
+        start, likeness = _search(mri, scratch, seed=seed)
+        if likeness < LEAST_OVERLAP:
+            raise VolumeError(
+                f"the scan does not look like a T1 of a head: correlation {likeness:.2f} with the MNI152"
+                f" template after registration, wanted {LEAST_OVERLAP:g} or more; look at the scan"
+            )
+        brain = template_brain(grid)
+        fine = _register(brain, mri, "Affine", scratch, start=start, seed=seed)
+        write_matrix(folder / AFFINE, matrix_of(Path(fine["fwdtransforms"][0])))
+        if deformable:
+            _deform(brain, mri, folder, iterations=(60, 40, 20), seed=seed)
+    return Alignment(folder)
+
+
+def brain_mask(mri: Volume, alignment: Alignment, *, seed: int) -> Volume:
+    """Return the template's brain mask in the T1's own space, 0 or 1.
+
+    After an affine registration the template is bent to the head first, coarsely, for the mask alone.
+    """
+    with _scratch() as scratch:
+        bent = Alignment(scratch)
+        for name in (AFFINE, INVERSE_WARP):
+            if (alignment.folder / name).is_file():
+                shutil.copy(alignment.folder / name, scratch / name)
+        if not (scratch / INVERSE_WARP).is_file():
+            _deform(template_brain(MIDDLE), mri, scratch, iterations=(40, 20, 10), seed=seed)
+        transforms, invert = bent.from_mri
+        brain = template_brain(Grid((113, 137, 113), (-84.0, -120.0, -72.0), 1.5))
+        soft = resample(grid_volume(brain.grid, brain.mask), onto=mri, transforms=transforms, invert=invert)
+    return replace(soft, data=(soft.data > 0.5).astype(np.float32))
+
+
+def register_pet(pet: Volume, mri: Volume, mask: Volume, folder: Path, *, seed: int) -> Alignment:
+    """Register a PET rigidly to its T1; write the transform to the alignment's folder.
+
+    The search starts where the scanners' coordinates put the PET, and where its centre of mass meets the
+    brain; the better end is kept.
+    """
+    fixed, inside = _isotropic(mri, mask, 2.0)
+    rim = replace(inside, data=_dilated(inside.data > 0.5, RIM / 2.0).astype(np.float32))
+    with _scratch() as scratch:
+        ends = []
+        for number, shift in enumerate(_pet_starts(pet, inside)):
+            start = scratch / f"start-{number}.txt"
+            write_matrix(start, shift)
+            found = _ants_registration(fixed, pet, "Rigid", rim, scratch, start=start, seed=seed)
+            ends.append((_information(found["warpedmovout"], to_ants(fixed), rim), number, found))
+        best = min(ends, key=lambda end: end[:2])[2]
+        write_matrix(folder / RIGID, matrix_of(Path(best["fwdtransforms"][0])))
+    return Alignment(folder)
+
+
+def likeness(volume: Volume, brain: TemplateBrain) -> float:
+    """Correlation with the template's T1 in the brain and the rim around it, -1..1."""
+    near = _dilated(brain.mask, RIM / brain.grid.spacing)
+    inside = volume.data[near].astype(np.float64)
+    if inside.std() == 0:
+        return 0.0
+    return float(np.corrcoef(inside, brain.t1[near])[0, 1])
+
+
+def _search(mri: Volume, scratch: Path, *, seed: int) -> tuple[Path, float]:
+    """Find the brain coarsely: the best of affine registrations from several heights."""
+    brain = template_brain(COARSE)
+    low = _smoothed(mri, 4.0)
+    heavy = np.asarray(ndimage.center_of_mass(low.data))
+    head = low.affine[:3, :3] @ heavy + low.affine[:3, 3]
+    centre = np.asarray(ndimage.center_of_mass(brain.mask)) * brain.grid.spacing + brain.grid.origin
+    ends = []
+    for number, height in enumerate(HEIGHTS):
+        shift = np.eye(4)
+        shift[:3, 3] = head - centre + (0.0, 0.0, height)
+        start = scratch / f"start-{number}.txt"
+        write_matrix(start, shift)
+        found = _register(
+            brain, low, "Affine", scratch, start=start, seed=seed,
+            aff_iterations=(200, 100), aff_shrink_factors=(2, 1), aff_smoothing_sigmas=(1, 0),
+            aff_random_sampling_rate=0.5,
+        )  # fmt: skip
+        warped = grid_volume(brain.grid, found["warpedmovout"].numpy())
+        end = scratch / f"end-{number}.txt"
+        write_matrix(end, matrix_of(Path(found["fwdtransforms"][0])))
+        ends.append((-likeness(warped, brain), number, end))
+    best = min(ends)
+    return best[2], -best[0]
+
+
+def _register(brain: TemplateBrain, moving: Volume, kind: str, scratch: Path, **how: Any) -> dict[str, Any]:
+    near = _dilated(brain.mask, RIM / brain.grid.spacing)
+    rim = grid_volume(brain.grid, near)
+    return _ants_registration(grid_volume(brain.grid, brain.t1), moving, kind, rim, scratch, **how)
+
+
+def _deform(brain: TemplateBrain, mri: Volume, folder: Path, *, iterations: Sequence[int], seed: int) -> None:
+    """Bend the template to a T1 from its affine on (SyN); write both warps to `folder`."""
+    with _scratch() as scratch:
+        found = _register(
+            brain, mri, "SyNOnly", scratch, start=folder / AFFINE, seed=seed,
+            syn_metric="CC", syn_sampling=2, reg_iterations=tuple(iterations),
+        )  # fmt: skip
+        shutil.copy(next(p for p in found["fwdtransforms"] if p.endswith(".nii.gz")), folder / WARP)
+        shutil.copy(next(p for p in found["invtransforms"] if p.endswith(".nii.gz")), folder / INVERSE_WARP)
+
+
+def _ants_registration(
+    fixed: Volume, moving: Volume, kind: str, rim: Volume, scratch: Path, *, start: Path, seed: int, **how: Any
+) -> dict[str, Any]:
+    import ants
+
+    found: dict[str, Any] = ants.registration(
+        to_ants(fixed), to_ants(moving), kind, initial_transform=str(start), mask=to_ants(rim),
+        outprefix=tempfile.mkdtemp(dir=scratch) + "/", random_seed=seed, aff_metric="mattes", **how,
+    )  # fmt: skip
+    return found
+
+
+def _information(warped: Any, fixed: Any, rim: Volume) -> float:
+    """Return the negative mutual information inside the rim: lower is more alike."""
+    import ants
+
+    return float(
+        ants.image_similarity(fixed, warped, metric_type="MattesMutualInformation", fixed_mask=to_ants(rim))
+    )
+
+
+def _pet_starts(pet: Volume, inside: Volume) -> Iterator[NDArray[np.float64]]:
+    """Yield shifts from T1 to PET: none, and that which brings the centres together."""
+    centres = []
+    for volume, data in ((inside, inside.data), (pet, np.where(pet.data > np.quantile(pet.data, 0.9), pet.data, 0))):
+        index = np.asarray(ndimage.center_of_mass(data))
+        centres.append(volume.affine[:3, :3] @ index + volume.affine[:3, 3])
+    apart = centres[1] - centres[0]
+    if np.linalg.norm(apart) < 60.0:  # mm; scanner coordinates may be shared
+        yield np.eye(4)
+    for height in (0.0, 25.0):
+        shift = np.eye(4)
+        shift[:3, 3] = apart + (0.0, 0.0, height)
+        yield shift
+
+
+def _isotropic(mri: Volume, mask: Volume, spacing: float) -> tuple[Volume, Volume]:
+    """Cut the T1 to its brain and bring it to cubic voxels; the mask likewise."""
+    found = np.argwhere(mask.data > 0.5)
+    corners = np.array([found.min(axis=0), found.max(axis=0) + 1])
+    sizes = np.linalg.norm(mri.affine[:3, :3], axis=0)
+    pad = 12.0 / sizes  # mm around the brain
+    low = corners[0] - pad
+    shape = tuple(int(n) for n in np.ceil((corners[1] - corners[0] + 2 * pad) * sizes / spacing))
+    affine = mri.affine.copy()
+    affine[:3, :3] = mri.affine[:3, :3] / sizes * spacing
+    affine[:3, 3] = mri.affine[:3, :3] @ low + mri.affine[:3, 3]
+    onto = Volume(np.zeros(shape, np.float32), affine)
+    return resample(_smoothed(mri, spacing), onto=onto, transforms=[]), resample(mask, onto=onto, transforms=[])
+
+
+def _smoothed(volume: Volume, spacing: float) -> Volume:
+    """Smooth against aliasing before a coarser grid of `spacing` mm, and leave out voxels likewise."""
+    sizes = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    sigma = 0.35 * np.sqrt(np.maximum((spacing / sizes) ** 2 - 1.0, 0.0))
+    return replace(volume, data=ndimage.gaussian_filter(volume.data, sigma, truncate=3.0))
+
+
+def _dilated(mask: NDArray[np.bool_], voxels: float) -> NDArray[np.bool_]:
+    near: NDArray[np.bool_] = ndimage.distance_transform_edt(~mask) <= voxels
+    return near
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """Yield a folder for what ANTs leaves behind; it is removed."""
+    with tempfile.TemporaryDirectory(prefix="pasta-") as name:
+        yield Path(name)
