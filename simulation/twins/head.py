@@ -83,9 +83,8 @@ class Head:
 def bare_head(mri: Floats, pet: Floats, *, spacing: float) -> Head:
     """Return a twin's brain on the head's grid with nothing around it."""
     grid, margin = _wider(template(spacing).head)
-    brain = mri[mri > 0]
-    white = float(np.median(brain[brain > np.percentile(brain, 80)]))
-    return Head(grid, np.pad(mri / np.float32(white), margin), np.pad(pet, margin))
+    white = np.float32(np.percentile(mri[mri > 0], 90))
+    return Head(grid, np.pad(mri / white, margin), np.pad(pet, margin))
 
 
 def build_head(rng: np.random.Generator, mri: Floats, pet: Floats, *, spacing: float) -> Head:
@@ -141,8 +140,8 @@ class _Canvas:
     def paint(self, distance: Floats, tissue: Tissue) -> None:
         """Fill where `distance` is negative; a border voxel holds a part."""
         share = np.clip(0.5 - distance / np.float32(self.grid.spacing), 0, 1)
-        for held, value in zip(self._maps, tissue, strict=True):
-            held += share * (np.float32(value) - held)
+        for painted, value in zip(self._maps, tissue, strict=True):
+            painted[:] = painted + share * (np.float32(value) - painted)
 
     def blob(self, blob: Blob) -> Floats:
         """Approximate distance to an ellipsoid, or to the nearer one of a pair."""
@@ -238,7 +237,7 @@ def _paint_face(canvas: _Canvas, skin: Floats) -> None:
 
 
 def _paint_neck(canvas: _Canvas) -> None:
-    """The airway and the spine."""
+    """Paint the airway and the spine."""
     airway = canvas.tube(10, -0.06, (9, 7), top=-66)
     canvas.paint(airway - 2, MUCOSA)
     canvas.paint(airway, AIR)

@@ -6,13 +6,12 @@ Shapes: scans (x, y, z) or (x, y, z, frame).
 """
 
 import gzip
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -34,30 +33,44 @@ class View(NamedTuple):
     affine: Matrix
 
 
-def turned(angles: Sequence[float]) -> Matrix:
+def turned(angles: ArrayLike) -> Matrix:
     """Rotation about x, y and z in degrees, (3, 3)."""
-    matrix: Matrix = np.asarray(Rotation.from_euler("xyz", angles, degrees=True).as_matrix())
+    rotation = Rotation.from_euler("xyz", np.asarray(angles, dtype=np.float64), degrees=True)
+    matrix: Matrix = np.asarray(rotation.as_matrix(), dtype=np.float64)
     return matrix
 
 
-def draw_pose(rng: np.random.Generator, *, rotation: float, shift: float, scale: float = 1.0) -> Matrix:
+def shift(move: ArrayLike) -> Matrix:
+    """Return the matrix of a shift along x, y and z in mm."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = move
+    return matrix
+
+
+def draw_pose(rng: np.random.Generator, *, rotation: float, reach: float, scale: float = 1.0) -> Matrix:
     """Draw how a head lies: MNI mm to mm of the scanner.
 
     Parameters
     ----------
-    rotation, shift
+    rotation, reach
         Largest angle about, and shift along, each axis; degrees and mm.
     scale
         Size of the head relative to MNI.
     """
     pose = np.eye(4)
     pose[:3, :3] = scale * turned(rng.uniform(-rotation, rotation, 3))
-    pose[:3, 3] = _PIVOT + rng.uniform(-shift, shift, 3) - pose[:3, :3] @ _PIVOT
+    pose[:3, 3] = _PIVOT + rng.uniform(-reach, reach, 3) - pose[:3, :3] @ _PIVOT
     return pose
 
 
 def aim(
-    rng: np.random.Generator, pose: Matrix, *, size: Triple, voxel: Triple, at: Triple, tilt: Sequence[float]
+    rng: np.random.Generator,
+    pose: Matrix,
+    *,
+    size: Triple,
+    voxel: Triple,
+    at: Triple,
+    tilt: ArrayLike = (0, 0, 0),
 ) -> View:
     """Lay a box over a head, as a technologist does.
 
@@ -78,7 +91,7 @@ def aim(
     return View((x, y, z), affine)
 
 
-def apply(matrix: Matrix | Sequence[Sequence[float]], points: object) -> Matrix:
+def apply(matrix: ArrayLike, points: ArrayLike) -> Matrix:
     """Map points of mm, (..., 3)."""
     linear = np.asarray(matrix, dtype=np.float64)
     mapped: Matrix = np.asarray(points, dtype=np.float64) @ linear[:3, :3].T + linear[:3, 3]
@@ -95,21 +108,20 @@ def sample(data: Floats, grid: Grid, *, pose: Matrix, view: View) -> Floats:
 
 
 def save_scan(
-    path: Path, data: Floats, affine: Matrix, *, orientation: str, step: float | None, description: str
+    path: Path, data: NDArray[Any], affine: Matrix, *, orientation: str, description: str, step: float = 0.0
 ) -> None:
     """Write a scan as a scanner would: 16-bit integers, sform and qform alike in its own space.
 
     Parameters
     ----------
     data
-        In RAS+ order. Three-dimensional scans are rounded; frames get a factor in the header.
+        In RAS+ order. Integers are kept; floats get a common factor in the header.
     orientation
         Axis codes of the file, such as "LAS".
     step
-        Seconds from frame to frame; `None` for a scan without frames whose values are rounded.
+        Seconds from frame to frame.
     """
-    values = np.rint(data).astype(np.int16) if step is None else data
-    ras = nib.Nifti1Image(values, affine)
+    ras = nib.Nifti1Image(data, affine)
     axes = nib.orientations.ornt_transform(
         nib.io_orientation(affine), nib.orientations.axcodes2ornt(tuple(orientation))
     )
@@ -118,7 +130,7 @@ def save_scan(
     image.set_sform(image.affine, code="scanner")
     image.set_qform(image.affine, code="scanner")
     image.header.set_xyzt_units("mm", "sec")
-    if values.ndim == 4:
+    if data.ndim == 4:
         image.header["pixdim"][4] = step
     image.header["descrip"] = description.encode()
     with atomic_path(path) as temporary:
