@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pasta_model.data.grid import Grid
+from pasta_model.data.grid import Grid, template
 from pasta_model.data.volume import Volume
 from pasta_model.errors import VolumeError
 from pasta_model.prepare.template import TemplateBrain, template_brain
@@ -35,18 +35,19 @@ from pasta_model.prepare.transforms import (
     matrix_of,
     resample,
     to_ants,
+    write_both,
     write_matrix,
 )
 
 COARSE = Grid((48, 56, 48), (-94.0, -130.0, -80.0), 4.0)  # a rim of MNI space, for the search
-MIDDLE = Grid((56, 68, 56), (-81.75, -117.75, -69.75), 3.0)  # for the mask's deformation
+MIDDLE = template(3.0).head  # for the atlas's deformation
 RIM = 6.0  # mm around the brain where the similarity is looked at
 HEIGHTS = (0.0, 25.0, 50.0)  # mm above the head's centre of mass where the search starts
-LEAST_OVERLAP = 0.5  # correlation with the template that a found brain has at least
+LEAST_LIKENESS = 0.5  # correlation with the template that a found brain has at least
 
 
-def register_mri(mri: Volume, folder: Path, *, grid: Grid, deformable: bool, seed: int) -> Alignment:
-    """Register a T1 to the template; write the transforms to `folder`.
+def register_mri(mri: Volume, folder: Path, *, grid: Grid, bent: bool, seed: int) -> Alignment:
+    """Register a T1 to the template and fit the atlas to the head; write the transforms to `folder`.
 
     Parameters
     ----------
@@ -54,6 +55,9 @@ def register_mri(mri: Volume, folder: Path, *, grid: Grid, deformable: bool, see
         With or without skull, any pose, any voxel size.
     grid
         Where the fine registration looks: the head grid of the prepared scans.
+    bent
+        Whether the scans are to go through the deformation; it is then found on `grid`, and otherwise,
+        for the atlas alone, on a coarser one.
 
     Raises
     ------
@@ -62,38 +66,32 @@ def register_mri(mri: Volume, folder: Path, *, grid: Grid, deformable: bool, see
     """
     with _scratch() as scratch:
         start, likeness = _search(mri, scratch, seed=seed)
-        if likeness < LEAST_OVERLAP:
+        if likeness < LEAST_LIKENESS:
             raise VolumeError(
                 f"the scan does not look like a T1 of a head: correlation {likeness:.2f} with the MNI152"
-                f" template after registration, wanted {LEAST_OVERLAP:g} or more; look at the scan"
+                f" template after registration, wanted {LEAST_LIKENESS:g} or more; look at the scan"
             )
-        brain = template_brain(grid)
-        fine = _register(brain, mri, "Affine", scratch, start=start, seed=seed)
-        write_matrix(folder / AFFINE, matrix_of(Path(fine["fwdtransforms"][0])))
-        if deformable:
-            _deform(brain, mri, folder, iterations=(60, 40, 20), seed=seed)
+        fine = _register(template_brain(grid), mri, "Affine", scratch, start=start, seed=seed)
+        write_both(folder, matrix_of(Path(fine["fwdtransforms"][0])))
+        _deform(mri, folder, scratch, grid=grid if bent else MIDDLE, seed=seed)
+    return Alignment(folder, bent=bent)
+
+
+def write_identity(folder: Path) -> Alignment:
+    """Write the transforms of scans that are in MNI space already."""
+    write_both(folder, np.eye(4))
+    write_matrix(folder / RIGID, np.eye(4))
     return Alignment(folder)
 
 
-def brain_mask(mri: Volume, alignment: Alignment, *, seed: int) -> Volume:
-    """Return the template's brain mask in the T1's own space, 0 or 1.
-
-    After an affine registration the template is bent to the head first, coarsely, for the mask alone.
-    """
-    with _scratch() as scratch:
-        bent = Alignment(scratch)
-        for name in (AFFINE, INVERSE_WARP):
-            if (alignment.folder / name).is_file():
-                shutil.copy(alignment.folder / name, scratch / name)
-        if not (scratch / INVERSE_WARP).is_file():
-            _deform(template_brain(MIDDLE), mri, scratch, iterations=(40, 20, 10), seed=seed)
-        transforms, invert = bent.from_mri
-        brain = template_brain(Grid((113, 137, 113), (-84.0, -120.0, -72.0), 1.5))
-        soft = resample(grid_volume(brain.grid, brain.mask), onto=mri, transforms=transforms, invert=invert)
+def brain_mask(mri: Volume, alignment: Alignment) -> Volume:
+    """Return the atlas's brain mask in the T1's own space, 0 or 1."""
+    brain = template_brain(template(1.5).head)
+    soft = resample(grid_volume(brain.grid, brain.mask), onto=mri, transforms=alignment.atlas_from_mri)
     return replace(soft, data=(soft.data > 0.5).astype(np.float32))
 
 
-def register_pet(pet: Volume, mri: Volume, mask: Volume, folder: Path, *, seed: int) -> Alignment:
+def register_pet(pet: Volume, mri: Volume, mask: Volume, folder: Path, *, seed: int) -> None:
     """Register a PET rigidly to its T1; write the transform to the alignment's folder.
 
     The search starts where the scanners' coordinates put the PET, and where its centre of mass meets the
@@ -110,7 +108,22 @@ def register_pet(pet: Volume, mri: Volume, mask: Volume, folder: Path, *, seed: 
             ends.append((_information(found["warpedmovout"], to_ants(fixed), rim), number, found))
         best = min(ends, key=lambda end: end[:2])[2]
         write_matrix(folder / RIGID, matrix_of(Path(best["fwdtransforms"][0])))
-    return Alignment(folder)
+
+
+def without_shading(mri: Volume, mask: Volume) -> Volume:
+    """Divide a T1 by its bias field (N4), estimated inside the mask on voxels of 4 mm; its mean there is kept."""
+    import ants
+
+    low, inside = _isotropic(mri, mask, 4.0)
+    core = replace(inside, data=(inside.data > 0.5).astype(np.float32))
+    field = ants.n4_bias_field_correction(
+        to_ants(low), mask=to_ants(core), shrink_factor=1, return_bias_field=True,
+        convergence={"iters": [50, 50, 30], "tol": 1e-5},
+    )  # fmt: skip
+    near = replace(low, data=np.asarray(field.numpy(), np.float32))
+    spread = resample(near, onto=mri, transforms=[]).data
+    gain = spread / float(spread[mask.data > 0.5].mean(dtype=np.float64))
+    return replace(mri, data=np.where(gain > 0.05, mri.data / np.maximum(gain, 0.05), 0).astype(np.float32))
 
 
 def likeness(volume: Volume, brain: TemplateBrain) -> float:
@@ -154,15 +167,14 @@ def _register(brain: TemplateBrain, moving: Volume, kind: str, scratch: Path, **
     return _ants_registration(grid_volume(brain.grid, brain.t1), moving, kind, rim, scratch, **how)
 
 
-def _deform(brain: TemplateBrain, mri: Volume, folder: Path, *, iterations: Sequence[int], seed: int) -> None:
+def _deform(mri: Volume, folder: Path, scratch: Path, *, grid: Grid, seed: int) -> None:
     """Bend the template to a T1 from its affine on (SyN); write both warps to `folder`."""
-    with _scratch() as scratch:
-        found = _register(
-            brain, mri, "SyNOnly", scratch, start=folder / AFFINE, seed=seed,
-            syn_metric="CC", syn_sampling=2, reg_iterations=tuple(iterations),
-        )  # fmt: skip
-        shutil.copy(next(p for p in found["fwdtransforms"] if p.endswith(".nii.gz")), folder / WARP)
-        shutil.copy(next(p for p in found["invtransforms"] if p.endswith(".nii.gz")), folder / INVERSE_WARP)
+    found = _register(
+        template_brain(grid), mri, "SyNOnly", scratch, start=folder / AFFINE, seed=seed,
+        syn_metric="CC", syn_sampling=2, reg_iterations=(60, 40, 20) if grid.spacing < 3 else (40, 20, 10),
+    )  # fmt: skip
+    for direction, name in (("fwdtransforms", WARP), ("invtransforms", INVERSE_WARP)):
+        shutil.copy(next(p for p in found[direction] if p.endswith(".nii.gz")), folder / name)
 
 
 def _ants_registration(

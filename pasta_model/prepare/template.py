@@ -33,7 +33,7 @@ def template_brain(grid: Grid) -> TemplateBrain:
     whole = np.asarray(image.dataobj, dtype=np.float32)
     voxel = float(image.affine[0, 0])
     offset = (np.asarray(grid.origin) - image.affine[:3, 3]) / voxel
-    step = np.full(3, grid.spacing / voxel)
+    step = np.eye(3) * (grid.spacing / voxel)
     lost = max((grid.spacing / voxel) ** 2 - 1.0, 0.0) ** 0.5
     t1, inside = (
         ndimage.affine_transform(

@@ -21,7 +21,9 @@ from pasta_model.data.volume import Volume
 os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's x and y run to the left and to the back
-AFFINE, RIGID, WARP, INVERSE_WARP = "from-MNI152_to-T1w_xfm.txt", "from-T1w_to-PET_xfm.txt", "from-MNI152_to-T1w_warp.nii.gz", "from-T1w_to-MNI152_warp.nii.gz"
+AFFINE, INVERSE_AFFINE = "from-MNI152_to-T1w_xfm.txt", "from-T1w_to-MNI152_xfm.txt"
+WARP, INVERSE_WARP = "from-MNI152_to-T1w_warp.nii.gz", "from-T1w_to-MNI152_warp.nii.gz"
+RIGID = "from-T1w_to-PET_xfm.txt"
 Interpolator = Literal["linear", "bSpline", "nearestNeighbor"]
 
 
@@ -32,28 +34,49 @@ class Alignment:
     Attributes
     ----------
     folder
-        Holds `AFFINE`, after a deformable registration `WARP` and `INVERSE_WARP`, with a PET `RIGID`.
+        Holds `AFFINE` and `INVERSE_AFFINE`, with a PET `RIGID`, and, unless the scans came registered, the
+        deformation `WARP` and `INVERSE_WARP` that fits the atlas to the head.
+    bent
+        Whether the scans themselves go through the deformation (a deformable registration), and not only
+        the atlas's mask and regions.
     """
 
     folder: Path
+    bent: bool = False
 
     @property
     def to_mri(self) -> list[str]:
         """Transforms that bring the MRI to MNI space, in ANTs' order."""
-        warp = self.folder / WARP
-        return [*([str(warp)] if warp.is_file() else []), str(self.folder / AFFINE)]
+        return self.atlas_to_mri if self.bent else [str(self.folder / AFFINE)]
+
+    @property
+    def atlas_to_mri(self) -> list[str]:
+        """Transforms that bring the MRI onto the atlas, structure on structure."""
+        return [*self._if_there(WARP), str(self.folder / AFFINE)]
 
     @property
     def to_pet(self) -> list[str]:
         """Transforms that bring the PET to MNI space."""
-        return [*self.to_mri, str(self.folder / RIGID)]
+        return [*self.to_mri, *self._if_there(RIGID)]
 
     @property
-    def from_mri(self) -> tuple[list[str], list[bool]]:
-        """Transforms that bring a volume in MNI space to the MRI, and which of them to invert."""
-        inverse = self.folder / INVERSE_WARP
-        warp = [str(inverse)] if inverse.is_file() else []
-        return [str(self.folder / AFFINE), *warp], [True, *[False] * len(warp)]
+    def atlas_to_pet(self) -> list[str]:
+        """Transforms that bring the PET onto the atlas."""
+        return [*self.atlas_to_mri, *self._if_there(RIGID)]
+
+    @property
+    def from_mri(self) -> list[str]:
+        """Transforms that bring a volume in MNI space to the MRI."""
+        return self.atlas_from_mri if self.bent else [str(self.folder / INVERSE_AFFINE)]
+
+    @property
+    def atlas_from_mri(self) -> list[str]:
+        """Transforms that bring the atlas to the MRI."""
+        return [str(self.folder / INVERSE_AFFINE), *self._if_there(INVERSE_WARP)]
+
+    def _if_there(self, name: str) -> list[str]:
+        path = self.folder / name
+        return [str(path)] if path.is_file() else []
 
 
 def to_ants(volume: Volume) -> Any:
@@ -81,7 +104,6 @@ def resample(
     *,
     onto: Volume,
     transforms: Sequence[str],
-    invert: Sequence[bool] | None = None,
     interpolator: Interpolator = "linear",
 ) -> Volume:
     """Bring a volume onto another one's voxels, through transforms, in one interpolation; 0 outside.
@@ -92,7 +114,7 @@ def resample(
 
     found = ants.apply_transforms(
         to_ants(onto), to_ants(moving), list(transforms), interpolator=interpolator,
-        whichtoinvert=None if invert is None else list(invert), singleprecision=False,
+        whichtoinvert=[False] * len(transforms), singleprecision=False,
     )  # fmt: skip
     data = np.asarray(found.numpy(), dtype=np.float32)
     return Volume(np.clip(data, 0, None), onto.affine, moving.unit, onto.stored)
@@ -121,3 +143,9 @@ def write_matrix(path: Path, matrix: NDArray[np.float64]) -> None:
         transform_type="AffineTransform", dimension=3, matrix=itk[:3, :3], offset=tuple(itk[:3, 3].tolist())
     )
     ants.write_transform(transform, str(path))
+
+
+def write_both(folder: Path, matrix: NDArray[np.float64]) -> None:
+    """Write "MNI to MRI" (4, 4) and its inverse to an alignment's folder."""
+    write_matrix(folder / AFFINE, matrix)
+    write_matrix(folder / INVERSE_AFFINE, np.linalg.inv(matrix))

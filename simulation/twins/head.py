@@ -80,6 +80,13 @@ class Head:
     suvr: Floats
 
 
+def on_template(data: Floats, *, spacing: float) -> Floats:
+    """Cut a map of a head back to the template's grid."""
+    _, margin = _wider(template(spacing).head)
+    inner: Floats = data[tuple(slice(low, -high) for low, high in margin)]
+    return inner
+
+
 def bare_head(mri: Floats, pet: Floats, *, spacing: float) -> Head:
     """Return a twin's brain on the head's grid with nothing around it."""
     grid, margin = _wider(template(spacing).head)

@@ -17,8 +17,9 @@ from pasta_model.data.volume import Volume, write_volume
 from pasta_model.errors import ConfigError
 from pasta_model.files import write_json
 from simulation.twins.fields import Floats, blur, smooth_noise, to_grid
-from simulation.twins.head import Head, bare_head, build_head
+from simulation.twins.head import Head, bare_head, build_head, on_template
 from simulation.twins.layout import STATEMENT
+from simulation.twins.metabolism import metaroi_suvr
 from simulation.twins.pose import Matrix, Triple, View, aim, draw_pose, sample, save_scan, shift
 from simulation.twins.raw_truth import RawTruth
 from simulation.twins.twin import Twin
@@ -114,7 +115,7 @@ def write_raw_twin(
     head = bare_head(twin.mri, twin.pet, spacing=settings.spacing)
     if settings.head:
         head = build_head(body, twin.mri, twin.pet, spacing=settings.spacing)
-    truth = _draw_truth(poses, twin, settings, names=(subject, session))
+    truth = _draw_truth(poses, twin, head, settings=settings, names=(subject, session))
     for rng, scan in zip(rest, (_write_mri, _write_pet), strict=True):
         scan(rng, folder / subject / session, head, truth=truth, settings=settings)
     stem = folder / "truth" / f"{subject}_{session}"
@@ -128,7 +129,7 @@ def write_raw_twin(
 
 
 def _draw_truth(
-    rng: np.random.Generator, twin: Twin, settings: RawSettings, *, names: tuple[str, str]
+    rng: np.random.Generator, twin: Twin, head: Head, *, settings: RawSettings, names: tuple[str, str]
 ) -> RawTruth:
     """Draw poses and scales."""
     scale = 1 + rng.uniform(-settings.max_scale, settings.max_scale)
@@ -150,6 +151,7 @@ def _draw_truth(
         frame_levels=(1 + rise).tolist(),
         mri_white=float(rng.uniform(500, 850)),
         suvr=twin.suvr,
+        suvr_scanned=metaroi_suvr(on_template(head.suvr, spacing=settings.spacing), spacing=settings.spacing),
         spacing=settings.spacing,
     )
 

@@ -29,8 +29,9 @@ class RawTruth:
         One value a frame; levels are relative to the mean frame.
     mri_white
         Scanner units of white matter before shading.
-    suvr
-        MetaROI SUVR of the true PET.
+    suvr, suvr_scanned
+        MetaROI SUVR of the twin's PET; and with what spills in from skull and scalp, about 1 % more, which
+        is what a perfect registration of a PET without noise would find.
     """
 
     subject: str
@@ -43,6 +44,7 @@ class RawTruth:
     frame_levels: list[float]
     mri_white: float
     suvr: float
+    suvr_scanned: float
     spacing: float
 
     @property
