@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Way in 3: HDF5 files in the layout of the published PASTA code.
+
+/<id>/MRI/T1/data and /<id>/PET/FDG/data (113, 137, 113), /<id>/tabular with raw clinical values that
+/stats/tabular/columns names, attributes DX, RID and VISCODE. `MRI/T1` may be the dataset itself.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pasta_model.errors import ManifestError, VolumeError
+from pasta_model.prepare.records import RawScan, Visit
+from pasta_model.prepare.vocabulary import clinical_of, diagnosis_of, session_of, site_of
+
+_COLUMNS = ("age", "sex", "education", "mmse", "adas13", "apoe4")  # as published, where no names are given
+_NAMES = {"ptgender": "sex", "pteducat": "education"}
+_SPLIT = re.compile(r"(train|valid|test)\.\w+$")
+
+
+def read_published(paths: Sequence[Path], *, site: str | None = None) -> tuple[Visit, ...]:
+    """Read the visits of one or more files; a name that ends with train, valid or test gives the split.
+
+    Raises
+    ------
+    ManifestError
+        When a file is no HDF5, or holds no visit.
+    """
+    visits = []
+    for path in paths:
+        with _opened(path) as file:
+            columns = _column_names(file)
+            groups = [(n, g) for n, g in file.items() if n != "stats" and isinstance(g, h5py.Group)]
+            if not groups:
+                raise ManifestError(f"{path}: no visit; wanted groups with MRI/T1, PET/FDG and tabular")
+            visits += [_visit(path, name, group, columns, site) for name, group in groups]
+    return tuple(visits)
+
+
+def read_array(path: Path, inside: str) -> NDArray[np.float32]:
+    """Read a volume of a file, (x, y, z) float32.
+
+    Raises
+    ------
+    VolumeError
+        When it cannot be read.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            return np.asarray(file[inside][()], dtype=np.float32)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise VolumeError(f"{path}: {inside} cannot be read ({error}); copy the file again") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except OSError as error:
+        raise ManifestError(f"{path}: not a readable HDF5 file ({error}); copy it again") from error
+
+
+def _column_names(file: h5py.File) -> list[str]:
+    found = file.get("stats/tabular/columns")
+    if found is None:
+        return list(_COLUMNS)
+    names = [_text(name).lower() for name in np.ravel(found[()])]
+    return [_NAMES.get(name, name) for name in names]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _visit(path: Path, name: str, group: h5py.Group, columns: Sequence[str], site: str | None) -> Visit:
+    problems = []
+    about = {key.upper(): _text(value) for key, value in group.attrs.items()}
+    diagnosis, wrong = diagnosis_of(about.get("DX"))
+    rid = about.get("RID", "")
+    session = session_of(about.get("VISCODE", "bl"))
+    subject = f"sub-ADNI{int(float(rid)):04d}" if re.fullmatch(r"\d+(\.0)?", rid) else f"sub-{rid or name}"
+    row = group.get("tabular")
+    cells = {} if row is None else dict(zip(columns, np.ravel(row[()]).tolist(), strict=False))
+    known = {c: _cell(c, v) for c, v in cells.items() if c in _COLUMNS}
+    values, bad = clinical_of(known)
+    problems += [p for p in (wrong, *bad) if p]
+    scans = {}
+    for kind, place in (("mri", "MRI/T1"), ("pet", "PET/FDG")):
+        inside = _dataset(group, place)
+        scans[kind] = RawScan(path, session, label=f"{path.name}:{name}/{place}", inside=inside) if inside else None
+    split = _SPLIT.search(path.name)
+    return Visit(
+        re.sub(r"[^\w.-]", "", subject), session, site or site_of(about.get("SITE")) or "site", diagnosis,
+        scans["mri"], scans["pet"], about.get("PHASE", ""), values, split[1] if split else None, tuple(problems),
+    )  # fmt: skip
+
+
+def _cell(column: str, value: float) -> str | None:
+    if not np.isfinite(value):
+        return None
+    return {0.0: "M", 1.0: "F"}.get(value, f"{value:g}") if column == "sex" else f"{value:g}"
+
+
+def _dataset(group: h5py.Group, place: str) -> str:
+    """Return the full name of a volume: the dataset `data` in a group, or the dataset itself."""
+    found = group.get(f"{place}/data") if isinstance(group.get(place), h5py.Group) else group.get(place)
+    return str(found.name) if isinstance(found, h5py.Dataset) else ""
