@@ -139,6 +139,20 @@ def lone_session(mri: Path, clinical: Sequence[str]) -> Session:
     return Session(re.sub(r"[^\w.-]", "-", stem), "", "", "", mri, Path(), values)
 
 
+def read_rows(path: Path) -> tuple[list[str], dict[int, dict[str, str]]]:
+    """Read any table: its columns, and its rows by line number.
+
+    Raises
+    ------
+    ManifestError
+        When it cannot be read, or a row is longer than the header.
+    """
+    problems = Problems(f"{path}: the table cannot be used")
+    table = _read_table(path, problems)
+    problems.raise_if_any(ManifestError)
+    return table
+
+
 def _read_table(path: Path, problems: Problems) -> tuple[list[str], dict[int, dict[str, str]]]:
     """Read a table: its columns, and its rows by line number."""
     try:

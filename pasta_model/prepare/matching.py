@@ -101,7 +101,9 @@ def _why(visit: Visit, members: Sequence[Visit], chosen: dict[str, Pair], limit_
         days, session = min(known)
         if days <= limit_days:
             return f"the PET nearest in time, of {session}, goes with an MRI nearer to it"
-        return f"the PET nearest in time, of {session}, is {days:.0f} days away, wanted at most {limit_days:.0f}"
+        return (
+            f"the PET nearest in time, of {session}, is {days:.0f} days away, wanted at most {limit_days:.0f}"
+        )
     return "no PET in this session, and no dates that would tell how near the others are"
 
 
@@ -112,7 +114,13 @@ def _taken(pair: Pair) -> Decision:
         where = "same session" if pair.pet.session == pair.visit.session else f"PET of {pair.pet.session}"
         reason = f"{where}, {pair.days_apart:.0f} days apart"
     return Decision(
-        pair.visit.subject, pair.visit.session, "taken", reason, pair.mri.label, pair.pet.label, pair.days_apart
+        pair.visit.subject,
+        pair.visit.session,
+        "taken",
+        reason,
+        pair.mri.label,
+        pair.pet.label,
+        pair.days_apart,
     )
 
 

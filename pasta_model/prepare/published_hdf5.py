@@ -95,7 +95,9 @@ def _visit(path: Path, name: str, group: h5py.Group, columns: Sequence[str], sit
     scans = {}
     for kind, place in (("mri", "MRI/T1"), ("pet", "PET/FDG")):
         inside = _dataset(group, place)
-        scans[kind] = RawScan(path, session, label=f"{path.name}:{name}/{place}", inside=inside) if inside else None
+        scans[kind] = (
+            RawScan(path, session, label=f"{path.name}:{name}/{place}", inside=inside) if inside else None
+        )
     split = _SPLIT.search(path.name)
     return Visit(
         re.sub(r"[^\w.-]", "", subject), session, site or site_of(about.get("SITE")) or "site", diagnosis,

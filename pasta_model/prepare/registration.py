@@ -178,7 +178,15 @@ def _deform(mri: Volume, folder: Path, scratch: Path, *, grid: Grid, seed: int) 
 
 
 def _ants_registration(
-    fixed: Volume, moving: Volume, kind: str, rim: Volume, scratch: Path, *, start: Path, seed: int, **how: Any
+    fixed: Volume,
+    moving: Volume,
+    kind: str,
+    rim: Volume,
+    scratch: Path,
+    *,
+    start: Path,
+    seed: int,
+    **how: Any,
 ) -> dict[str, Any]:
     import ants
 
@@ -201,7 +209,10 @@ def _information(warped: Any, fixed: Any, rim: Volume) -> float:
 def _pet_starts(pet: Volume, inside: Volume) -> Iterator[NDArray[np.float64]]:
     """Yield shifts from T1 to PET: none, and that which brings the centres together."""
     centres = []
-    for volume, data in ((inside, inside.data), (pet, np.where(pet.data > np.quantile(pet.data, 0.9), pet.data, 0))):
+    for volume, data in (
+        (inside, inside.data),
+        (pet, np.where(pet.data > np.quantile(pet.data, 0.9), pet.data, 0)),
+    ):
         index = np.asarray(ndimage.center_of_mass(data))
         centres.append(volume.affine[:3, :3] @ index + volume.affine[:3, 3])
     apart = centres[1] - centres[0]
@@ -225,7 +236,9 @@ def _isotropic(mri: Volume, mask: Volume, spacing: float) -> tuple[Volume, Volum
     affine[:3, :3] = mri.affine[:3, :3] / sizes * spacing
     affine[:3, 3] = mri.affine[:3, :3] @ low + mri.affine[:3, 3]
     onto = Volume(np.zeros(shape, np.float32), affine)
-    return resample(_smoothed(mri, spacing), onto=onto, transforms=[]), resample(mask, onto=onto, transforms=[])
+    return resample(_smoothed(mri, spacing), onto=onto, transforms=[]), resample(
+        mask, onto=onto, transforms=[]
+    )
 
 
 def _smoothed(volume: Volume, spacing: float) -> Volume:

@@ -98,7 +98,9 @@ def _check_geometry(scan: RawScan, image: SpatialImage, kind: str) -> None:
     if isinstance(header, nib.Nifti1Header):
         unit = header.get_xyzt_units()[0]
         if unit not in ("mm", "unknown"):
-            problems.add(f"the header's unit of length is {unit}, wanted mm; export it again, or mend the header")
+            problems.add(
+                f"the header's unit of length is {unit}, wanted mm; export it again, or mend the header"
+            )
         disagreement = _disagreement(header, image.shape[:3])
         if disagreement is None:
             problems.add(

@@ -37,7 +37,11 @@ def template_brain(grid: Grid) -> TemplateBrain:
     lost = max((grid.spacing / voxel) ** 2 - 1.0, 0.0) ** 0.5
     t1, inside = (
         ndimage.affine_transform(
-            ndimage.gaussian_filter(volume, 0.35 * lost, truncate=3.0), step, offset, output_shape=grid.shape, order=1
+            ndimage.gaussian_filter(volume, 0.35 * lost, truncate=3.0),
+            step,
+            offset,
+            output_shape=grid.shape,
+            order=1,
         )
         for volume in (whole, ndimage.binary_fill_holes(whole > 0).astype(np.float32))
     )

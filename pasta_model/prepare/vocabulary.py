@@ -107,5 +107,3 @@ def session_of(viscode: str) -> str:
     """Return a visit's session: ADNI's "bl" is "ses-M000", "m06" is "ses-M006"."""
     months = month_of(viscode)
     return f"ses-M{months:03.0f}" if months is not None else name_of(viscode, prefix="ses-")
-
-

