@@ -21,6 +21,7 @@ from pasta_model.data.grid import Grid, template
 from pasta_model.data.volume import Volume
 from pasta_model.errors import VolumeError
 from pasta_model.prepare import registration
+from pasta_model.prepare.quality import mri_figures, pet_figures, refuse_mismatch
 from pasta_model.prepare.scans import Scan
 from pasta_model.prepare.settings import PrepareSettings
 from pasta_model.prepare.suvr import reference_uptake, region_suvr
@@ -62,14 +63,18 @@ class Prepared:
         SUVR inside the brain, 0 outside; None for an MRI alone.
     mask
         The brain, 0 or 1, on the head grid.
+    head
+        The MRI with its skull, on the head grid: for a person's eyes.
     native
-        The MRI as it came, skull and all: what a result goes back to.
+        The MRI as it came: what a result goes back to.
     alignment
         The transforms.
     uptake
         Mean uptake of the reference region in the PET's own unit: what SUVR 1 is.
     regions
         Mean SUVR of each MetaROI region, measured on the atlas fitted to this head.
+    figures
+        How well it all fits together (see `quality`).
     steps
         The log.
     """
@@ -77,10 +82,12 @@ class Prepared:
     mri: Volume
     pet: Volume | None
     mask: Volume
+    head: Volume
     native: Volume
     alignment: Alignment
     uptake: float | None
     regions: dict[str, float]
+    figures: dict[str, float]
     steps: list[dict[str, Any]]
 
 
@@ -112,7 +119,9 @@ def prepare_scans(
         stripped = replace(corrected, data=corrected.data * mask.data)
         moved = resample(stripped, onto=grid_volume(grid), transforms=alignment.to_mri)
         moved = replace(moved, data=moved.data * inside.data)
-    made = Prepared(moved, None, inside, mri.volume, alignment, None, {}, steps.lines)
+        head = resample(corrected, onto=grid_volume(grid), transforms=alignment.to_mri)
+    figures = mri_figures(moved, inside, grid=grid, alignment=alignment)
+    made = Prepared(moved, None, inside, head, mri.volume, alignment, None, {}, figures, steps.lines)
     return _with_pet(made, pet.volume, corrected, mask, grid, settings, steps) if pet else made
 
 
@@ -185,7 +194,11 @@ def _with_pet(
         words["uptake"] = uptake
         suvr = moved.data / np.float32(uptake) * made.mask.data
         regions = region_suvr(fitted, grid=grid, uptake=uptake)
-    return replace(made, pet=Volume(suvr, grid.affine, "SUVR"), uptake=uptake, regions=regions)
+    figures = {**made.figures, **pet_figures(moved, made.mri, made.mask, uptake=uptake)}
+    refuse_mismatch(figures)
+    return replace(
+        made, pet=Volume(suvr, grid.affine, "SUVR"), uptake=uptake, regions=regions, figures=figures
+    )
 
 
 def _on(volume: Volume, grid: Grid) -> bool:

@@ -10,13 +10,12 @@ from datetime import datetime
 from pasta_model.data.manifest import CLINICAL, MISSING
 
 _SPELLINGS = {
-    "CN": ("cn", "nl", "nc", "hc", "cu", "smc", "normal", "control", "healthy", "healthy control")
-    + ("cognitively normal", "cognitively unimpaired"),
-    "MCI": ("mci", "emci", "lmci", "amci", "mild cognitive impairment"),
-    "Dementia": ("dementia", "ad", "dat", "probable ad", "alzheimer", "alzheimers", "alzheimer's disease")
-    + ("alzheimers disease", "alzheimer disease"),
+    "CN": "cn|nl|nc|hc|cu|smc|normal|control|healthy|healthy control|cognitively normal|cognitively unimpaired",
+    "MCI": "mci|emci|lmci|amci|mild cognitive impairment",
+    "Dementia": "dementia|ad|dat|probable ad|alzheimer|alzheimers|alzheimer's disease|alzheimers disease|"
+    "alzheimer disease",
 }
-_DIAGNOSES = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
+_DIAGNOSES = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings.split("|")}
 _SEXES = {"m": 0.0, "male": 0.0, "f": 1.0, "female": 1.0}
 _MISSING = (*MISSING, "na", "nan", "none", "null", "-4", "unknown", ".")  # -4 is ADNI's
 DAYS_OF_MONTH = 30.4375

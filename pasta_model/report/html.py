@@ -86,7 +86,8 @@ def _blocks(rows: Sequence[SiteRow]) -> list[tuple[str, list[Line]]]:
     return blocks
 
 
-def _picture(png: bytes, *, alt: str, caption: str) -> Picture:
+def picture_of(png: bytes, *, alt: str, caption: str) -> Picture:
+    """Return a picture for a page."""
     return Picture("data:image/png;base64," + base64.b64encode(png).decode("ascii"), alt, caption)
 
 
@@ -94,14 +95,14 @@ def _example(example: Example, method: str) -> Picture:
     name = f"{example.diagnosis}: subject {example.subject}, site {example.site}"
     png = subject_panel(example.mri, example.synthetic, example.real, grid=example.grid, title=name)
     alt = f"{name}. MRI, {method} synthetic PET, real PET and their difference in three planes."
-    return _picture(png, alt=alt, caption=f"Chosen by rule: {example.rule}.")
+    return picture_of(png, alt=alt, caption=f"Chosen by rule: {example.rule}.")
 
 
 def _bars(content: ReportContent) -> Picture | None:
     if not content.rows:
         return None
     alt = "Bars of MAE, PSNR, SSIM and MetaROI error by site and method; the table holds the values."
-    return _picture(metric_bars(content.rows), alt=alt, caption="Means by site, and over all subjects.")
+    return picture_of(metric_bars(content.rows), alt=alt, caption="Means by site, and over all subjects.")
 
 
 def _curves(content: ReportContent) -> Picture | None:
@@ -109,7 +110,7 @@ def _curves(content: ReportContent) -> Picture | None:
         return None
     alt = f"Training loss and validation MAE over {len(content.history)} rounds, a line for each site."
     caption = "Thin lines: one site each. Thick line: the whole federation."
-    return _picture(curves(content.history), alt=alt, caption=caption)
+    return picture_of(curves(content.history), alt=alt, caption=caption)
 
 
 def _scatter(content: ReportContent) -> Picture | None:
@@ -117,4 +118,4 @@ def _scatter(content: ReportContent) -> Picture | None:
         return None
     alt = "MetaROI SUVR of the real PET against the synthetic PET, one point a session, by diagnosis."
     caption = "On the dashed line the synthetic PET has the real MetaROI SUVR; points below it are too low."
-    return _picture(metaroi_scatter(content.scores, method=content.method), alt=alt, caption=caption)
+    return picture_of(metaroi_scatter(content.scores, method=content.method), alt=alt, caption=caption)

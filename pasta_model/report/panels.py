@@ -94,7 +94,7 @@ def subject_panel(
         axes = _frames(figure, grid)
         for column, (name, volume, colours, limits) in enumerate(columns):
             for row, cut in enumerate(CUTS):
-                plane, outline = (_slice(v, cut, grid) for v in (volume, roi))
+                plane, outline = (cut_of(v, cut, grid) for v in (volume, roi))
                 image = _draw(axes[row][column], plane, outline, colours=colours, limits=limits)
             axes[0][column].set_title(name, color=_LIGHT, loc="center", pad=7)
             if column:
@@ -111,7 +111,7 @@ def _bright(mri: Array) -> float:
     return float(np.percentile(inside, 99.5)) if inside.size else 1.0
 
 
-def _slice(volume: Array, cut: Cut, grid: Grid) -> Array:
+def cut_of(volume: Array, cut: Cut, grid: Grid) -> Array:
     """Cut a plane, (rows, columns), from the bottom of the picture upwards."""
     index = round((cut.position - grid.origin[cut.axis]) / grid.spacing)
     plane: Array = np.take(volume, min(max(index, 0), volume.shape[cut.axis] - 1), axis=cut.axis)

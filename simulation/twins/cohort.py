@@ -9,14 +9,9 @@ The same settings give the same bytes, whatever the number of processes.
 """
 
 import logging
-import os
 import re
-import signal
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from string import ascii_uppercase
 from typing import NamedTuple, Self
@@ -27,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pasta_model.data.grid import template
 from pasta_model.errors import ConfigError
 from pasta_model.files import atomic_directory
+from pasta_model.workers import process_pool
 from simulation.twins import layout
 from simulation.twins.anatomy import check_anatomies, load_anatomy
 from simulation.twins.clinic import DIAGNOSES, Diagnosis, Missingness, sample_person
@@ -170,7 +166,7 @@ def build_cohort(
     template(settings.spacing)
     check_anatomies(settings.anatomies)
     _check_target(out)
-    with atomic_directory(out) as folder, _processes(workers) as pool:
+    with atomic_directory(out) as folder, process_pool(workers) as pool:
         tasks = list(_tasks(settings, folder))
         rows: dict[str, list[layout.Row]] = {site.name: [] for site in settings.sites}
         for done, (task, row) in enumerate(zip(tasks, pool.map(_make_one, tasks), strict=True), start=1):
@@ -214,40 +210,6 @@ def diagnosis_of(site: SiteSettings, index: int, *, seed: int) -> Diagnosis:
     start = np.random.default_rng([seed, zlib.crc32(site.name.encode()), 2]).random()
     position = (start + index * _GOLDEN) % 1.0
     return DIAGNOSES[int(np.searchsorted(np.cumsum(site.mix)[:2], position, side="right"))]
-
-
-@contextmanager
-def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of processes; drop what is left to do when one fails or on Ctrl-C."""
-    with _single_threaded():
-        pool = ProcessPoolExecutor(
-            max_workers=workers, mp_context=get_context("spawn"), initializer=_ignore_interrupt
-        )
-        try:
-            yield pool
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Let child processes use one thread each: two libraries' pools would fight for the cores."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _ignore_interrupt() -> None:
-    """Leave Ctrl-C to the parent, which ends the processes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _make_one(task: _Task) -> layout.Row:
