@@ -170,8 +170,7 @@ def _metaroi_map(grid: Grid) -> Floats:
     inside = np.any([field.values >= 0.5 for field in fields], axis=0)
     distance = ndimage.distance_transform_edt(~inside).astype(np.float32)
     beyond = (_Field(distance, fields[0].origin, np.inf).on(grid) - PLATEAU) / (BORDER - PLATEAU)
-    m: Floats = 0.5 + 0.5 * np.cos(np.pi * np.clip(beyond, 0.0, 1.0))
-    return m
+    return np.asarray(0.5 + 0.5 * np.cos(np.pi * np.clip(beyond, 0.0, 1.0)), np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -196,7 +195,8 @@ def _occupancy() -> dict[str, _Field]:
 def _reference_mask(grid: Grid, name: str) -> Mask:
     ellipsoids = {"pons-vermis": (PONS, VERMIS), "vermis": (VERMIS,)}
     if name in ellipsoids:
-        return np.logical_or.reduce([region_map(grid, region) > 0.5 for region in ellipsoids[name]])
+        parts = [region_map(grid, region) > 0.5 for region in ellipsoids[name]]
+        return np.asarray(np.any(parts, axis=0))
     atlas = load_atlas()
     organ = _Field(atlas.mask(name).astype(np.float32), atlas.origin, 0.0)
     return np.asarray(organ.on(grid) >= 0.5)

