@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pasta_model.data.clinical import ClinicalScheme, Standardisation
-from pasta_model.data.metaroi import metaroi_map
 from pasta_model.data.planes import SLICE_AXIS, each_plane
 from pasta_model.data.store import SiteStore
 from pasta_model.errors import StoreError
@@ -82,10 +81,9 @@ class SlabLoader:
                 raise StoreError(
                     f"volumes of {store.depth(plane)} {plane} slices are thinner than a slab of {slab_slices}"
                 )
-        metaroi = metaroi_map(store.template.crop)
-        upright = np.moveaxis(metaroi, 2, 0)  # (z, x, y)
         self._metaroi = {
-            plane: np.ascontiguousarray(np.moveaxis(upright, SLICE_AXIS[plane], 0)) for plane in self.planes
+            plane: np.ascontiguousarray(np.moveaxis(store.metaroi, SLICE_AXIS[plane], 0))
+            for plane in self.planes
         }
         self._clinical = {i: standardisation.vector(store.entries[i].clinical, scheme) for i in self.indices}
         self._has_clinical = scheme.length > 0

@@ -3,12 +3,15 @@
 
 A store is a directory with `index.json` (who, which split, clinical values, scales) and two arrays,
 `mri.npy` and `pet.npy`: (N sessions, D slices, H, W) float16 in network units, memory-mapped. An axial
-slab is one contiguous read.
+slab is one contiguous read. `metaroi.npy` is the MetaROI map that the site trains with: (D, H, W) float32
+in [0, 1]; the index says whether it came from the atlas or from which file.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 
 from pasta_model.data.grid import Template, template, template_of
 from pasta_model.data.manifest import Session
+from pasta_model.data.metaroi import metaroi_map, read_metaroi
 from pasta_model.data.planes import SLICE_AXIS
 from pasta_model.data.scaling import PET_SCALE, Scale, mri_scale
 from pasta_model.data.splits import refuse_leakage
@@ -53,6 +57,8 @@ class SiteStore:
 
     def __init__(self, path: Path) -> None:
         index = _read_index(path)
+        self.path = path
+        self._has_map = "metaroi" in index  # stores of version 0.1 have none
         self.site: str = index["site"]
         self.template: Template = template(index["spacing"])
         self.entries = tuple(Entry(**entry) for entry in index["entries"])
@@ -68,6 +74,24 @@ class SiteStore:
             raise StoreError(
                 f"{path}: found arrays {self._mri.shape}, wanted {wanted}; prepare the site again"
             )
+
+    @cached_property
+    def metaroi(self) -> NDArray[np.float32]:
+        """The MetaROI map m, (D, H, W) in [0, 1]; the atlas's where the store is from before it was kept."""
+        if not self._has_map:
+            return _network_map(metaroi_map(self.template.crop))
+        try:
+            kept = np.load(self.path / "metaroi.npy", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise StoreError(
+                f"{self.path}: metaroi.npy cannot be read ({error}); prepare the site again"
+            ) from error
+        wanted = _network_shape(self.template)
+        if kept.shape != wanted:
+            raise StoreError(
+                f"{self.path}: found a MetaROI map {kept.shape}, wanted {wanted}; prepare the site again"
+            )
+        return np.asarray(kept, np.float32)
 
     @property
     def slices(self) -> int:
@@ -101,9 +125,15 @@ def prepare_store(
     sessions: Sequence[Session],
     *,
     spacing: float,
+    metaroi: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SiteStore:
     """Read every scan of a site once and write its store, whole or not at all.
+
+    Parameters
+    ----------
+    metaroi
+        The user's own MetaROI map, a NIfTI in MNI space; without it, the atlas's.
 
     Raises
     ------
@@ -112,20 +142,12 @@ def prepare_store(
     SplitError
         When a subject is in two splits.
     VolumeError
-        With a line for every scan that cannot be used.
+        With a line for every scan that cannot be used, or when the map cannot.
     """
     grid = template(spacing)
-    if not sessions:
-        raise StoreError(f"{path}: the site has no session; wanted at least one")
-    if path.is_dir() and any(path.iterdir()) and not (path / "index.json").is_file():
-        raise StoreError(f"{path}: holds other files; choose an empty or new folder")
-    if any(s.split is None for s in sessions):
-        raise StoreError(f"{path}: sessions without a split; make splits first")
-    refuse_leakage(sessions)
-    sites = sorted({s.site for s in sessions})
-    if len(sites) > 1:
-        raise StoreError(f"{path}: sessions of sites {', '.join(sites)}; wanted one site a store")
-    problems = Problems(f"site {sites[0]}: scans that cannot be used")
+    site = _one_site(path, sessions)
+    weights = metaroi_map(grid.crop) if metaroi is None else read_metaroi(metaroi, grid.crop)
+    problems = Problems(f"site {site}: scans that cannot be used")
     shape = (len(sessions), *_network_shape(grid))
     with atomic_directory(path) as work:
         mri, pet = (
@@ -143,9 +165,26 @@ def prepare_store(
         problems.raise_if_any(VolumeError)
         mri.flush()
         pet.flush()
-        index = {"format": FORMAT, "site": sites[0], "spacing": spacing, "entries": entries}
+        np.save(work / "metaroi.npy", _network_map(weights), allow_pickle=False)
+        index = {"format": FORMAT, "site": site, "spacing": spacing, "entries": entries}
+        index["metaroi"] = "atlas" if metaroi is None else _provenance(metaroi)
         write_json(work / "index.json", index)
     return SiteStore(path)
+
+
+def _one_site(path: Path, sessions: Sequence[Session]) -> str:
+    """Return the name of the one site that these sessions are of; refuse what makes no store."""
+    if not sessions:
+        raise StoreError(f"{path}: the site has no session; wanted at least one")
+    if path.is_dir() and any(path.iterdir()) and not (path / "index.json").is_file():
+        raise StoreError(f"{path}: holds other files; choose an empty or new folder")
+    if any(s.split is None for s in sessions):
+        raise StoreError(f"{path}: sessions without a split; make splits first")
+    refuse_leakage(sessions)
+    sites = sorted({s.site for s in sessions})
+    if len(sites) > 1:
+        raise StoreError(f"{path}: sessions of sites {', '.join(sites)}; wanted one site a store")
+    return sites[0]
 
 
 def spacing_of(session: Session) -> float:
@@ -213,6 +252,15 @@ def _entry(session: Session, scale: Scale) -> Entry:
 def _network_shape(grid: Template) -> tuple[int, int, int]:
     x, y, z = grid.size
     return z, x, y
+
+
+def _network_map(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn a map on the crop, (x, y, z), as the network's volumes lie, (z, x, y)."""
+    return np.ascontiguousarray(np.moveaxis(weights, 2, 0))
+
+
+def _provenance(file: Path) -> dict[str, str]:
+    return {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
 def _read_index(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pasta_model.data.clinical import SCHEMES, Standardisation
+from pasta_model.data.grid import template
 from pasta_model.data.metaroi import metaroi_map
 from pasta_model.data.slabs import SlabLoader
 from pasta_model.data.store import prepare_store
@@ -81,6 +82,17 @@ def test_batch_holds_the_slabs_of_its_places(make_store) -> None:
     np.testing.assert_allclose(
         batch.clinical[0], [clinical["age"], 1, clinical["education"], 0, 0, 0, 0, 0, 0]
     )
+
+
+def test_the_map_of_the_store_is_what_weighs(make_session, write_scan, tmp_path) -> None:
+    # A user's map that is 1 from z = 0 on: network slices 20 to 47 (the crop starts at z = -57.75).
+    crop = template(3.0).crop
+    upper = (template(3.0).head.coordinates()[..., 2] > 0).astype(np.float32)
+    own = write_scan(tmp_path / "own.nii", data=upper)
+    store = prepare_store(tmp_path / "s", [make_session("ann")], spacing=3.0, metaroi=own)
+    metaroi = loader(store).at([(0, 12)]).metaroi[0]
+    heights = crop.origin[2] + 3.0 * np.arange(12, 27)
+    np.testing.assert_array_equal(metaroi.amax(dim=(1, 2)), (heights > 0).astype(np.float32))
 
 
 def test_same_generator_same_batches(make_store) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A prepared site: what it holds, and that it is made whole or not at all."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from pasta_model.data.grid import template
+from pasta_model.data.metaroi import metaroi_map
 from pasta_model.data.scaling import PET_SCALE, Scale
 from pasta_model.data.store import SiteStore, prepare_store
 from pasta_model.data.volume import read_volume
@@ -78,6 +80,55 @@ class TestContent:
             tmp_path / "s", sessions, spacing=3.0, progress=lambda done, total: seen.append((done, total))
         )
         assert seen == [(1, 2), (2, 2)]
+
+
+class TestMetaroi:
+    def test_the_atlas_map_lies_as_the_volumes_do(self, make_store, tmp_path: Path) -> None:
+        store = make_store()
+        np.testing.assert_array_equal(store.metaroi, np.moveaxis(metaroi_map(GRID.crop), 2, 0))
+        assert store.metaroi.dtype == np.float32
+        index = json.loads((tmp_path / "sites" / "A" / "index.json").read_text())
+        assert index["metaroi"] == "atlas"
+
+    def test_a_users_map_is_kept_with_its_name_and_digest(self, make_session, write_scan, tmp_path) -> None:
+        data = np.random.default_rng(0).uniform(0, 1, GRID.head.shape)
+        own = write_scan(tmp_path / "own.nii", data=data)
+        prepare_store(tmp_path / "store", [make_session("ann")], spacing=3.0, metaroi=own)
+        digest = hashlib.sha256(own.read_bytes()).hexdigest()
+        own.unlink()  # the store needs it no more
+        store = SiteStore(tmp_path / "store")
+        np.testing.assert_allclose(store.metaroi, GRID.to_network(data), atol=1e-6)
+        index = json.loads((tmp_path / "store" / "index.json").read_text())
+        assert index["metaroi"] == {"file": "own.nii", "sha256": digest}
+
+    def test_a_map_that_cannot_be_used_leaves_nothing(self, make_session, write_scan, tmp_path) -> None:
+        labels = write_scan(tmp_path / "labels.nii", data=np.full(GRID.head.shape, 3.0))
+        with pytest.raises(VolumeError, match="wanted values from 0 to 1"):
+            prepare_store(tmp_path / "store", [make_session("ann")], spacing=3.0, metaroi=labels)
+        assert not (tmp_path / "store").exists()
+
+    def test_a_store_from_before_maps_were_kept_uses_the_atlas(self, make_store, tmp_path: Path) -> None:
+        wanted = make_store().metaroi
+        folder = tmp_path / "sites" / "A"
+        (folder / "metaroi.npy").unlink()
+        index = json.loads((folder / "index.json").read_text())
+        del index["metaroi"]
+        (folder / "index.json").write_text(json.dumps(index))
+        np.testing.assert_array_equal(SiteStore(folder).metaroi, wanted)
+
+    @pytest.mark.parametrize(
+        ("damage", "text"),
+        [
+            (Path.unlink, "metaroi.npy cannot be read"),
+            (lambda path: path.write_bytes(b"\x93NUMPY"), "metaroi.npy cannot be read"),
+            (lambda path: np.save(path, np.zeros((2, 3, 4))), r"found a MetaROI map \(2, 3, 4\), wanted"),
+        ],
+    )
+    def test_a_lost_map_is_not_replaced_in_silence(self, make_store, tmp_path: Path, damage, text) -> None:
+        make_store()
+        damage(tmp_path / "sites" / "A" / "metaroi.npy")
+        with pytest.raises(StoreError, match=text):
+            _ = SiteStore(tmp_path / "sites" / "A").metaroi
 
 
 class TestRefusals:
