@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pasta`: prepare a site, look at a model, synthesise, evaluate."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -100,6 +101,77 @@ def store(
 
 
 @app.command()
+def prepare(
+    source: Annotated[list[Path], typer.Argument(help="A BIDS folder, a table of paths, or HDF5 files.")],
+    output: Annotated[Path, typer.Argument(help="Where the prepared scans, tables and sites go.")],
+    site: Annotated[str | None, typer.Option(help="Name of the hospital, in place of the source's.")] = None,
+    registration: Annotated[
+        str, typer.Option(help="Of MRI to template: affine, deformable, none (is in MNI space).")
+    ] = "affine",
+    reference: Annotated[
+        str, typer.Option(help="Region of SUVR 1: pons-vermis, pons, vermis, cerebellum.")
+    ] = "pons-vermis",
+    spacing: Annotated[float, typer.Option(help="Voxel size in mm: 1.5 or 3.")] = 1.5,
+    limit_days: Annotated[float, typer.Option(min=0, help="Most days between an MRI and its PET.")] = 180.0,
+    allow_unpaired: Annotated[
+        bool, typer.Option("--allow-unpaired", help="Subjects without a PET are no mistake.")
+    ] = False,
+    metaroi: Annotated[Path | None, typer.Option(help="Your own MetaROI map, NIfTI in MNI space.")] = None,
+    splits: Annotated[Path | None, typer.Option(help="A table of splits to keep to.")] = None,
+    valid: Annotated[float, typer.Option(min=0, max=1, help="Share of subjects that validate.")] = 0.1,
+    test: Annotated[float, typer.Option(min=0, max=1, help="Share of subjects held out.")] = 0.2,
+    partition: Annotated[
+        str, typer.Option(help="Sites of a simulated federation: site, phase, site-phase, one.")
+    ] = "site",
+    smallest: Annotated[int, typer.Option(min=0, help="Pool sites with fewer subjects than this.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+    seed: Seed = 2026,
+) -> None:
+    """From a hospital's own MRIs and PETs to a prepared site; goes on where it was stopped."""
+    from pasta_model.prepare.settings import prepare_settings
+
+    settings = prepare_settings(registration=registration, reference=reference, spacing=spacing, seed=seed)
+    _prepare(
+        tuple(source),
+        output,
+        settings=settings,
+        site=site,
+        limit_days=limit_days,
+        unpaired=allow_unpaired,
+        metaroi=metaroi,
+        splits=splits,
+        valid=valid,
+        test=test,
+        seed=seed,
+        partition=partition,
+        smallest=smallest,
+        workers=workers or os.cpu_count() or 1,
+    )
+
+
+def _prepare(source: tuple[Path, ...], output: Path, **job: Any) -> None:
+    from rich.console import Console
+
+    from pasta_model.console import progress_bar
+    from pasta_model.prepare.site import PrepareJob, prepare_site
+    from pasta_model.report.decisions import decisions_table
+
+    console = Console()
+    with progress_bar(console, "prepare") as progress:
+        made = prepare_site(PrepareJob(source, output, **job), progress=progress)
+    console.print(decisions_table(made.decisions))
+    for path in made.sites:
+        console.print(f"prepared site: {path}", markup=False, soft_wrap=True)
+    console.print(
+        f"look at {output / 'qc' / 'index.html'}; to leave a session out, write exclude into"
+        f" {output / 'qc.tsv'} and run the same command again",
+        markup=False,
+        soft_wrap=True,
+    )
+    made.raise_if_refused()
+
+
+@app.command()
 def info(
     model: Annotated[Path | None, typer.Option(help="A model.safetensors.")] = None,
     size: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
@@ -166,10 +238,24 @@ def synthesize(
     *,
     model: Annotated[Path, typer.Option(help="A model.safetensors.")],
     scans: Annotated[
-        list[Path],
-        typer.Argument(help="A manifest (.tsv, .csv), or MRIs (.nii, .nii.gz).", show_default=False),
+        list[Path] | None,
+        typer.Argument(
+            help="A manifest (.tsv, .csv), or prepared MRIs (.nii, .nii.gz); none with --mri.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Argument(help="Where the synthetic PETs go, as BIDS derivatives.", show_default=False)
     ],
-    output: Annotated[Path, typer.Argument(help="Where the synthetic PETs go, as BIDS derivatives.")],
+    mri: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A raw T1, as it comes from the scanner; the PET goes back to its space. Repeatable."
+        ),
+    ] = None,
+    registration: Annotated[
+        str, typer.Option(help="Of a raw T1 to the template: affine or deformable.")
+    ] = "affine",
     clinical: Annotated[
         list[str] | None, typer.Option(help="A clinical value of a lone MRI, as age=71; may be repeated.")
     ] = None,
@@ -199,8 +285,9 @@ def synthesize(
     """Synthesise the PET of every session of a manifest, or of MRIs; goes on where it was stopped."""
     _synthesize(
         model,
-        scans,
+        mri or scans or [],
         output,
+        prepare={"registration": registration, "spacing": None} if mri else None,
         clinical=clinical or [],
         ignore=ignore_unknown,
         changes={"samples": samples, "steps": steps, "hop": hop, "solver": solver, "planes": planes},

@@ -5,17 +5,17 @@ Tab separated (`.tsv`) or comma separated (`.csv`), `n/a` or empty where a value
 relative to the table. All bad rows are reported at once.
 """
 
-import csv
 import difflib
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pasta_model.data.tables import read_table, write_table
 from pasta_model.errors import ManifestError, Problems
-from pasta_model.files import write_text
 
 DIAGNOSES = ("CN", "MCI", "Dementia")
 SPLITS = ("train", "valid", "test")
@@ -29,14 +29,23 @@ CLINICAL = {  # column: lowest and highest possible value
     "apoe4": (0.0, 2.0),
 }
 SEXES = {"M": 0.0, "Male": 0.0, "F": 1.0, "Female": 1.0}
-KNOWN = (*REQUIRED, *CLINICAL, "split")
+OPTIONAL = ("split", "rid", "phase")
+KNOWN = (*REQUIRED, *CLINICAL, *OPTIONAL)
 MISSING = ("", "n/a")
 NAME = re.compile(r"\w[\w.-]*")  # names become folders
 
 
 @dataclass(frozen=True)
 class Session:
-    """One visit of one subject: a pair of scans and what is known of the person then."""
+    """One visit of one subject: a pair of scans and what is known of the person then.
+
+    Attributes
+    ----------
+    rid
+        Who it is behind the name `subject`, alike at all sites: ADNI's RID. Empty where names are enough.
+    phase
+        Phase of the study, such as "ADNI2"; empty outside such a study.
+    """
 
     subject: str
     session: str
@@ -46,6 +55,17 @@ class Session:
     pet: Path
     clinical: Mapping[str, float | None] = field(default_factory=dict)
     split: str | None = None
+    rid: str = ""
+    phase: str = ""
+
+    @property
+    def person(self) -> str:
+        """The RID where there is one, otherwise the subject; "2", "0002" and "2.0" are one RID.
+
+        A ":" keeps RIDs apart from subjects, whose names have none.
+        """
+        number = re.fullmatch(r"0*(\d+)(\.0+)?", self.rid)
+        return f"rid:{number[1] if number else self.rid}" if self.rid else self.subject
 
     @property
     def name(self) -> str:
@@ -68,7 +88,7 @@ def read_manifest(path: Path, *, needs_pet: bool = True) -> tuple[Session, ...]:
         impossible values, duplicate sessions, an empty table.
     """
     problems = Problems(f"{path}: the manifest cannot be used")
-    header, rows = _read_table(path, problems)
+    header, rows = read_table(path, problems)
     _check_header(header, problems)
     if not set(REQUIRED) <= set(header):
         problems.raise_if_any(ManifestError)
@@ -148,30 +168,9 @@ def read_rows(path: Path) -> tuple[list[str], dict[int, dict[str, str]]]:
         When it cannot be read, or a row is longer than the header.
     """
     problems = Problems(f"{path}: the table cannot be used")
-    table = _read_table(path, problems)
+    table = read_table(path, problems)
     problems.raise_if_any(ManifestError)
     return table
-
-
-def _read_table(path: Path, problems: Problems) -> tuple[list[str], dict[int, dict[str, str]]]:
-    """Read a table: its columns, and its rows by line number."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: not UTF-8 text; export the table again as UTF-8") from error
-    reader = csv.reader(text.splitlines(), delimiter="," if path.suffix == ".csv" else "\t")
-    header = [name.strip() for name in next(reader, [])]
-    rows = {}
-    for cells in reader:
-        if not any(cells):
-            continue
-        if len(cells) > len(header):
-            problems.add(f"line {reader.line_num}: {len(cells)} cells, wanted {len(header)}")
-        padded = [*cells, *[""] * (len(header) - len(cells))]
-        rows[reader.line_num] = {k: v.strip() for k, v in zip(header, padded, strict=False)}
-    return header, rows
 
 
 def _check_header(header: Sequence[str], problems: Problems) -> None:
@@ -197,9 +196,12 @@ def _session(
             problems.add(f"{where}: {name} {row[name]!r}, wanted letters, digits, '.', '_' and '-'")
     if row["diagnosis"] not in DIAGNOSES:
         problems.add(f"{where}: diagnosis {row['diagnosis']!r}, wanted one of {', '.join(DIAGNOSES)}")
-    split = row.get("split") or None
-    if split not in (None, *SPLITS):
-        problems.add(f"{where}: split {split!r}, wanted one of {', '.join(SPLITS)}")
+    given = {name: "" if row.get(name, "") in MISSING else row[name] for name in OPTIONAL}
+    if given["split"] not in ("", *SPLITS):
+        problems.add(f"{where}: split {given['split']!r}, wanted one of {', '.join(SPLITS)}")
+    for name in ("rid", "phase"):
+        if given[name] and not NAME.fullmatch(given[name]):
+            problems.add(f"{where}: {name} {given[name]!r}, wanted letters, digits, '.', '_' and '-'")
     return Session(
         subject=row["participant_id"],
         session=row["session_id"],
@@ -208,7 +210,9 @@ def _session(
         mri=_file(row["mri"], "MRI", root, where, problems, needed=True),
         pet=_file(row["pet"], "PET", root, where, problems, needed=needs_pet),
         clinical={name: _value(name, row.get(name, ""), where, problems) for name in CLINICAL},
-        split=split,
+        split=given["split"] or None,
+        rid=given["rid"],
+        phase=given["phase"],
     )
 
 
@@ -240,10 +244,37 @@ def _value(name: str, cell: str, where: str, problems: Problems) -> float | None
     return value
 
 
+def write_manifest(path: Path, sessions: Sequence[Session]) -> None:
+    """Write a manifest that `read_manifest` reads as the same sessions, atomically.
+
+    Paths are written relative to the table, so that the folder around both can move. Optional columns
+    are left out where no session has a value for them.
+    """
+    folder = path.parent.resolve()
+    rows = [_row(session, folder) for session in sessions]
+    header = [name for name in KNOWN if name not in OPTIONAL or any(row[name] for row in rows)]
+    write_table(path, header, [[row[name] or "n/a" for name in header] for row in rows])
+
+
+def _row(session: Session, folder: Path) -> dict[str, str]:
+    """Return the cells of a session, by column; empty where a value is missing."""
+    # Folders are resolved, as ".." is by the system; a scan that is itself a link stays one.
+    mri, pet = (
+        "" if path == Path() else os.path.relpath(path.parent.resolve() / path.name, folder)
+        for path in (session.mri, session.pet)
+    )
+    values = {name: session.clinical.get(name) for name in CLINICAL}
+    clinical = {name: "" if v is None else f"{v:.17g}" for name, v in values.items()}
+    if values["sex"] is not None:
+        clinical["sex"] = "F" if values["sex"] else "M"
+    names = (session.subject, session.session, session.site, session.diagnosis, mri, pet)
+    optional = (session.split or "", session.rid, session.phase)
+    return dict(zip(KNOWN, (*names, *clinical.values(), *optional), strict=True))
+
+
 def write_splits(path: Path, splits: Mapping[str, str]) -> None:
     """Write subject -> split as a table, atomically."""
-    lines = ["participant_id\tsplit", *(f"{s}\t{splits[s]}" for s in sorted(splits))]
-    write_text(path, "\n".join(lines) + "\n")
+    write_table(path, ("participant_id", "split"), [(s, splits[s]) for s in sorted(splits)])
 
 
 def read_splits(path: Path) -> dict[str, str]:
@@ -255,7 +286,7 @@ def read_splits(path: Path) -> dict[str, str]:
         With a line for every bad row.
     """
     problems = Problems(f"{path}: the splits cannot be used")
-    header, rows = _read_table(path, problems)
+    header, rows = read_table(path, problems)
     if header != ["participant_id", "split"]:
         problems.add(f"found columns {header}, wanted participant_id and split")
         problems.raise_if_any(ManifestError)

@@ -7,6 +7,7 @@ AGE is the age at baseline: the time since then is added.
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pasta_model.data.manifest import read_rows
@@ -112,16 +113,18 @@ def _visit(root: Path, row: Mapping[str, str], site: str | None, confused: Mappi
     if clinical["age"] is not None and at_baseline:
         clinical["age"] += _years(row, months)
     day = day_of(row.get("day"))
+    scans = {kind: _scan(root, row, kind, problems) for kind in ("mri", "pet")}
     scans = {
-        kind: _scan(root, row, kind, session, day, problems)
-        for kind in ("mri", "pet")
-    }  # fmt: skip
+        kind: scan and replace(scan, session=session, day=day if scan.day is None else scan.day)
+        for kind, scan in scans.items()
+    }
     place = site or site_of(row.get("site"))
     if not place:
         problems.append("no site; fill its column, or name the hospital with --site")
     return Visit(
         _subject(row, problems), session, place, diagnosis, scans["mri"], scans["pet"],
-        row.get("phase", "").strip(), clinical, None, tuple([*problems, *([wrong] if wrong else []), *bad]),
+        row.get("phase", "").strip(), clinical, None, (*problems, *([wrong] if wrong else []), *bad),
+        "" if is_missing(row.get("rid")) else row["rid"].strip().removesuffix(".0"),
     )  # fmt: skip
 
 
@@ -153,19 +156,14 @@ def _years(row: Mapping[str, str], months: float | None) -> float:
         return (months or 0.0) / 12.0
 
 
-def _scan(
-    root: Path, row: Mapping[str, str], kind: str, session: str, day: float | None, problems: list[str]
-) -> RawScan | None:
+def _scan(root: Path, row: Mapping[str, str], kind: str, problems: list[str]) -> RawScan | None:
     cell = row.get(kind, "").strip()
     if is_missing(cell):
         return None
     path = root / cell
     if not path.is_file():
         problems.append(f"{kind.upper()} {path} does not exist; check the path")
-    own = day_of(row.get(f"{kind}_day"))
     image = row.get("image", "") if kind == "mri" else ""
     units = row.get("pet_units", "") if kind == "pet" else ""
     label = cell if is_missing(image) else f"{cell} (image {image})"
-    return RawScan(
-        path, session, day if own is None else own, label, units="" if is_missing(units) else units
-    )
+    return RawScan(path, "", day_of(row.get(f"{kind}_day")), label, units="" if is_missing(units) else units)

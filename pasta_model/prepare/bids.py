@@ -99,7 +99,7 @@ def _visit(
     lacks = () if place_name else ("no site; add the column to participants.tsv, or name it with --site",)
     return Visit(
         subject.name, session, place_name, diagnosis, scans["mri"], scans["pet"], _cell(row, "phase") or "",
-        clinical, None, (*problems, *lacks, *([wrong] if wrong else []), *bad),
+        clinical, None, (*problems, *lacks, *([wrong] if wrong else []), *bad), _cell(row, "rid") or "",
     )  # fmt: skip
 
 

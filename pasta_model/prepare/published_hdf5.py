@@ -99,9 +99,10 @@ def _visit(path: Path, name: str, group: h5py.Group, columns: Sequence[str], sit
             RawScan(path, session, label=f"{path.name}:{name}/{place}", inside=inside) if inside else None
         )
     split = _SPLIT.search(path.name)
+    rid = rid.removesuffix(".0")
     return Visit(
         re.sub(r"[^\w.-]", "", subject), session, site or site_of(about.get("SITE")) or "site", diagnosis,
-        scans["mri"], scans["pet"], about.get("PHASE", ""), values, split[1] if split else None, tuple(problems),
+        scans["mri"], scans["pet"], about.get("PHASE", ""), values, split[1] if split else None, tuple(problems), rid,
     )  # fmt: skip
 
 

@@ -18,9 +18,11 @@ FIGURES: Mapping[str, str] = {
     "mask_overlap": "Dice of the brain mask with the template's",
     "head_scale": "size of the head to the template's",
     "pet_overlap": "Dice of the PET's brain with the MRI's",
+    "pet_stretch": "how much the PET could be stretched to fit the MRI better",
     "pet_mri_information": "mutual information of PET and MRI in the brain, bits",
 }
-LEAST = {"template_likeness": 0.5, "mask_overlap": 0.85, "pet_overlap": 0.85}
+LEAST_OVERLAP = 0.85  # Dice of the PET's brain with the MRI's
+LARGEST_STRETCH = 1.06  # one head in two scanners: 1.01 to 1.02 in twins; two heads: 1.08 to 1.12
 OUTLIER = 3.5  # robust standard deviations from the cohort's median (Iglewicz and Hoaglin 1993)
 LEAST_COHORT = 8  # sessions below which nobody is an outlier
 PET_EDGE = 0.45  # of the PET's bright tissue: where the brain ends
@@ -50,24 +52,27 @@ def pet_figures(pet: Volume, mri: Volume, mask: Volume, *, uptake: float) -> dic
     )
     return {
         "pet_overlap": dice(ndimage.binary_fill_holes(largest), inside),
+        "pet_stretch": "how much the PET could be stretched to fit the MRI better",
         "pet_mri_information": _information(smooth[inside], mri.data[inside]),
     }
 
 
 def refuse_mismatch(figures: Mapping[str, float]) -> None:
-    """Refuse a PET that does not lie in its MRI's brain, whatever was tried.
+    """Refuse a PET that does not fit its MRI's brain, whatever was tried.
 
     Raises
     ------
     VolumeError
-        Saying how little they overlap.
+        Saying how badly they fit.
     """
-    found, least = figures["pet_overlap"], LEAST["pet_overlap"]
-    if found < least:
-        raise VolumeError(
-            f"after registration the PET's brain and the MRI's overlap by {found:.2f} (Dice), wanted {least:g}:"
-            " is it the PET of this subject, and of the brain?"
-        )
+    overlap, stretch = figures["pet_overlap"], figures.get("pet_stretch", 1.0)
+    if overlap >= LEAST_OVERLAP and stretch <= LARGEST_STRETCH:
+        return
+    raise VolumeError(
+        f"after registration the PET does not fit the MRI: their brains overlap by {overlap:.2f} (Dice, wanted"
+        f" {LEAST_OVERLAP:g} or more), and the PET would have to be stretched by {100 * (stretch - 1):.0f} %"
+        f" (wanted at most {100 * (LARGEST_STRETCH - 1):.0f} %): is it the PET of this subject, and of the brain?"
+    )
 
 
 def outliers(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> list[list[str]]:

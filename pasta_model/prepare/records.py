@@ -54,6 +54,8 @@ class Visit:
         "sub-0002", "ses-M006"; fit for folder names.
     diagnosis
         CN, MCI or Dementia; empty where unknown.
+    rid
+        The person behind the subject's name, ADNI's RID; empty where the name is the person.
     phase
         Study phase, for example "ADNI2"; empty outside such a study.
     clinical
@@ -74,6 +76,7 @@ class Visit:
     clinical: Mapping[str, float | None] = field(default_factory=dict)
     split: str | None = None
     problems: tuple[str, ...] = ()
+    rid: str = ""
 
     @property
     def name(self) -> str:

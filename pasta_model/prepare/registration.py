@@ -110,6 +110,22 @@ def register_pet(pet: Volume, mri: Volume, mask: Volume, folder: Path, *, seed: 
         write_matrix(folder / RIGID, matrix_of(Path(best["fwdtransforms"][0])))
 
 
+def pet_stretch(pet: Volume, mri: Volume, mask: Volume, folder: Path, *, seed: int) -> float:
+    """How much a PET had to be stretched to fit the MRI better still: largest over smallest scale, 1 or more.
+
+    One head in two scanners needs no stretching; another person's head does.
+    """
+    fixed, inside = _isotropic(mri, mask, 3.0)
+    rim = replace(inside, data=_dilated(inside.data > 0.5, RIM / 3.0).astype(np.float32))
+    with _scratch() as scratch:
+        found = _ants_registration(
+            fixed, pet, "Affine", rim, scratch, start=folder / RIGID, seed=seed, aff_iterations=(60, 30),
+            aff_shrink_factors=(2, 1), aff_smoothing_sigmas=(1, 0),
+        )  # fmt: skip
+        scales = np.linalg.svd(matrix_of(Path(found["fwdtransforms"][0]))[:3, :3], compute_uv=False)
+    return float(scales.max() / scales.min())
+
+
 def without_shading(mri: Volume, mask: Volume) -> Volume:
     """Divide a T1 by its bias field (N4), estimated inside the mask on voxels of 4 mm; its mean there is kept."""
     import ants

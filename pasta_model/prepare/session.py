@@ -179,11 +179,14 @@ def _with_pet(
     settings: PrepareSettings,
     steps: Steps,
 ) -> Prepared:
+    fit: dict[str, float] = {}
     if settings.registration == "none" or (_on(pet, grid) and _on(made.native, grid)):
         steps.skip("PET to MRI", "both lie in MNI space")
     else:
         with steps.step("PET to MRI", kind="rigid", seed=settings.seed):
-            registration.register_pet(pet, mri, mask, made.alignment.folder, seed=settings.seed)
+            folder = made.alignment.folder
+            registration.register_pet(pet, mri, mask, folder, seed=settings.seed)
+            fit["pet_stretch"] = registration.pet_stretch(pet, mri, mask, folder, seed=settings.seed)
     with steps.step("PET to MNI space", interpolation="cubic spline"):
         moved, fitted = (
             resample(pet, onto=grid_volume(grid), transforms=transforms, interpolator="bSpline")
@@ -194,7 +197,7 @@ def _with_pet(
         words["uptake"] = uptake
         suvr = moved.data / np.float32(uptake) * made.mask.data
         regions = region_suvr(fitted, grid=grid, uptake=uptake)
-    figures = {**made.figures, **pet_figures(moved, made.mri, made.mask, uptake=uptake)}
+    figures = {**made.figures, **fit, **pet_figures(moved, made.mri, made.mask, uptake=uptake)}
     refuse_mismatch(figures)
     return replace(
         made, pet=Volume(suvr, grid.affine, "SUVR"), uptake=uptake, regions=regions, figures=figures

@@ -156,3 +156,29 @@ def _zoom(axes: Axes, values: Sequence[float], metric: Metric) -> None:
     if metric.higher_is_better and finite and min(finite) > 0:
         axes.set_ylim(bottom=min(finite) - 0.75 * (max(finite) - min(finite)) - 0.02 * min(finite))
         axes.set_ylabel("axis does not start at 0", fontsize=8, color="#7b8794")
+
+
+def strips(numbers: Mapping[str, Sequence[float]], *, flagged: Sequence[bool]) -> bytes:
+    """Draw each figure of quality over a cohort: a strip of points, flagged sessions in orange.
+
+    Parameters
+    ----------
+    numbers
+        Figure to its value for each session; NaN where it is missing.
+    flagged
+        Whether a session has a flag, in the same order.
+    """
+    colours = np.where(np.asarray(flagged), DIAGNOSES["MCI"][0], DIAGNOSES["CN"][0])
+    height = np.linspace(-0.3, 0.3, len(flagged))
+    with figure_style():
+        rows = -(-len(numbers) // 3)
+        figure = Figure(figsize=(10.2, 1.15 * rows), layout="constrained")
+        for place, (name, values) in enumerate(numbers.items(), start=1):
+            axes = figure.add_subplot(rows, 3, place)
+            axes.scatter(values, height, c=colours.tolist(), s=16, alpha=0.85, linewidths=0)
+            axes.set_title(name.replace("_", " "), fontsize=9)
+            axes.set_yticks([])
+            axes.set_ylim(-0.7, 0.7)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.tick_params(labelsize=8)
+        return to_png(figure)

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a hospital's scans to prepared sites: many subjects, several processes, resumable.
+
+OUTPUT/
+  sessions.tsv        every session: taken, left or refused, and why
+  qc.tsv              figures; a person writes `exclude` here and runs the same command again
+  qc/index.html       the cohort; a page a session beside it
+  participants.tsv    the manifest of what is taken
+  splits.tsv          who trains, who is held out: kept from run to run
+  sub-*/ses-*/        scans in MNI space, transforms, picture, prepare.json
+  sites/<site>/       the prepared site that a client trains on
+  log.jsonl           each step of each session, with settings and versions
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pasta_model.data.manifest import MISSING, Session, read_rows, read_splits, write_manifest, write_splits
+from pasta_model.data.metaroi import read_metaroi
+from pasta_model.data.partition import Partition, partition_sites
+from pasta_model.data.splits import apply_splits, assign_splits
+from pasta_model.data.grid import template
+from pasta_model.errors import ManifestError, Problems
+from pasta_model.files import refuse_unwritable, write_text
+from pasta_model.prepare import folders
+from pasta_model.prepare.matching import match
+from pasta_model.prepare.pages import write_pages
+from pasta_model.prepare.quality import FIGURES, outliers
+from pasta_model.prepare.records import Decision, Pair
+from pasta_model.prepare.settings import PrepareSettings
+from pasta_model.prepare.sources import read_source
+from pasta_model.prepare.stores import write_stores
+from pasta_model.workers import process_pool
+
+EXCLUDE = "exclude"
+
+
+@dataclass(frozen=True)
+class PrepareJob:
+    """What to prepare, and how.
+
+    Attributes
+    ----------
+    source
+        A BIDS folder, a table, or HDF5 files.
+    site
+        Name of the hospital, in place of what the source says.
+    limit_days
+        Largest distance in time of an MRI and its PET.
+    unpaired
+        Whether subjects without any PET are merely left out, and not a mistake.
+    splits
+        Table of splits to keep to; by default the output's own from an earlier run.
+    partition, smallest
+        Who is at which site in a simulation (see `data.partition`).
+    metaroi
+        The user's own MetaROI map, NIfTI in MNI space; by default the atlas's.
+    """
+
+    source: tuple[Path, ...]
+    output: Path
+    settings: PrepareSettings = PrepareSettings()
+    site: str | None = None
+    limit_days: float = 180.0
+    unpaired: bool = False
+    splits: Path | None = None
+    valid: float = 0.1
+    test: float = 0.2
+    seed: int = 2026
+    partition: Partition = "site"
+    smallest: int = 0
+    metaroi: Path | None = None
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class PreparedSite:
+    """What came of it: a decision about every session, and the prepared sites."""
+
+    decisions: tuple[Decision, ...]
+    sites: tuple[Path, ...]
+
+    def raise_if_refused(self) -> None:
+        """Raise one error with a line for every session that must be mended."""
+        problems = Problems("sessions that could not be used (the others are prepared)")
+        for d in self.decisions:
+            if d.outcome == "refused":
+                problems.add(f"{d.subject} {d.session}: {d.reason}")
+        problems.raise_if_any(ManifestError)
+
+
+def prepare_site(
+    job: PrepareJob, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> PreparedSite:
+    """Prepare every session that can be used, then tables, pages and the sites' stores.
+
+    Raises
+    ------
+    ManifestError
+        When nothing can be read, or no session is left.
+    SplitError
+        When a person would be in two splits.
+    """
+    refuse_unwritable(job.output)
+    own_map = None if job.metaroi is None else read_metaroi(job.metaroi, template(job.settings.spacing).crop)
+    visits = read_source(job.source, site=job.site)
+    pairs, decisions = match(visits, limit_days=job.limit_days, require_pet=not job.unpaired)
+    records = _prepare_all(job, pairs, progress)
+    exclusions = read_exclusions(job.output / "qc.tsv")
+    decisions = tuple(_final(d, records, exclusions) for d in decisions)
+    write_text(job.output / "sessions.tsv", _table([_row(d) for d in decisions]))
+    whole = [p for p in pairs if "error" not in records[p.name]]
+    _write_quality(job, whole, records, exclusions)
+    taken = [p for p in whole if p.name not in exclusions]
+    if not taken:
+        PreparedSite(decisions, ()).raise_if_refused()
+        raise ManifestError(f"{job.output}: no session is left; sessions.tsv says why of each")
+    sessions = _manifest(job, taken)
+    sites = write_stores(job.output, sessions, records, spacing=job.settings.spacing, metaroi=own_map)
+    return PreparedSite(decisions, sites)
+
+
+def _prepare_all(
+    job: PrepareJob, pairs: Sequence[Pair], progress: Callable[[int, int], None]
+) -> dict[str, dict[str, Any]]:
+    """Prepare pairs in several processes; return their records by name."""
+    records: dict[str, dict[str, Any]] = {}
+    if not pairs:
+        return records
+    job.output.mkdir(parents=True, exist_ok=True)
+    with process_pool(min(job.workers, len(pairs))) as pool:
+        tasks = {pool.submit(folders.prepare_one, p, job.output, job.settings): p.name for p in pairs}
+        for done, task in enumerate(as_completed(tasks), start=1):
+            records[tasks[task]] = task.result()
+            _log(job.output / "log.jsonl", tasks[task], task.result())
+            progress(done, len(pairs))
+    return records
+
+
+def _log(path: Path, name: str, record: Mapping[str, Any]) -> None:
+    if record.get("kept"):
+        return
+    line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "session": name, **record}
+    with path.open("a", encoding="utf-8") as log:
+        log.write(json.dumps(line, sort_keys=True) + "\n")
+
+
+def read_exclusions(path: Path) -> dict[str, str]:
+    """Return the sessions that a person has excluded in qc.tsv, with the comment."""
+    if not path.is_file():
+        return {}
+    _, rows = read_rows(path)
+    wrong = sorted({r.get(EXCLUDE, "") for r in rows.values()} - {EXCLUDE, *MISSING})
+    if wrong:
+        raise ManifestError(f"{path}: column exclude holds {', '.join(wrong)}; wanted {EXCLUDE!r} or nothing")
+    return {r["session"]: r.get("comment", "") for r in rows.values() if r.get(EXCLUDE) == EXCLUDE}
+
+
+def _final(
+    decision: Decision, records: Mapping[str, Mapping[str, Any]], exclusions: Mapping[str, str]
+) -> Decision:
+    """Turn a taken session into a refused or left one, where its scans or a person say so."""
+    name = f"{decision.subject}_{decision.session}"
+    if decision.outcome != "taken":
+        return decision
+    if "error" in records[name]:
+        return replace(decision, outcome="refused", reason=str(records[name]["error"]))
+    if name in exclusions:
+        return replace(
+            decision, outcome="left", reason=f"excluded in qc.tsv: {exclusions[name] or 'no comment'}"
+        )
+    return decision
+
+
+def _row(decision: Decision) -> dict[str, str]:
+    days = "n/a" if decision.days_apart is None else f"{decision.days_apart:.0f}"
+    reason = " ".join(decision.reason.split())
+    return {
+        "participant_id": decision.subject, "session_id": decision.session, "outcome": decision.outcome,
+        "reason": reason, "mri": decision.mri or "n/a", "pet": decision.pet or "n/a", "days_apart": days,
+    }  # fmt: skip
+
+
+def _write_quality(
+    job: PrepareJob,
+    pairs: Sequence[Pair],
+    records: Mapping[str, Mapping[str, Any]],
+    exclusions: Mapping[str, str],
+) -> None:
+    numbers = [{**records[p.name]["figures"], **records[p.name]["regions"]} for p in pairs]
+    names = list(dict.fromkeys([*FIGURES, *(n for row in numbers for n in row)]))
+    flags = outliers(numbers, names)
+    rows = []
+    for pair, row, flag in zip(pairs, numbers, flags, strict=True):
+        figures = {name: f"{row[name]:.4f}" if name in row else "n/a" for name in names}
+        excluded = EXCLUDE if pair.name in exclusions else ""
+        comment = exclusions.get(pair.name, "")
+        rows.append(
+            {"session": pair.name, EXCLUDE: excluded, "comment": comment, "flags": "; ".join(flag), **figures}
+        )
+    if rows:
+        write_text(job.output / "qc.tsv", _table(rows))
+        write_pages(job.output, pairs, records, rows)
+
+
+def _manifest(job: PrepareJob, pairs: Sequence[Pair]) -> tuple[Session, ...]:
+    """Write participants.tsv and splits.tsv of what is taken; return its sessions."""
+    sessions = tuple(_session(job.output, p) for p in pairs)
+    sessions = partition_sites(sessions, by=job.partition, smallest=job.smallest)
+    kept = job.output / "splits.tsv"
+    given = read_splits(job.splits or kept) if job.splits or kept.is_file() else {}
+    own = {s.subject: s.split for s in sessions if s.split}  # of the published files
+    splits = assign_splits(sessions, valid=job.valid, test=job.test, seed=job.seed, given={**own, **given})
+    sessions = apply_splits(tuple(replace(s, split=None) for s in sessions), splits)
+    write_splits(kept, {**given, **splits})
+    write_manifest(job.output / "participants.tsv", sessions)
+    return sessions
+
+
+def _session(output: Path, pair: Pair) -> Session:
+    folder = folders.session_folder(output, pair)
+    visit = pair.visit
+    return Session(
+        subject=visit.subject, session=visit.session, site=visit.site, diagnosis=visit.diagnosis,
+        mri=folder / folders.mri_name(pair.name), pet=folder / folders.pet_name(pair.name),
+        clinical=visit.clinical, split=visit.split, rid=visit.rid, phase=visit.phase,
+    )  # fmt: skip
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
