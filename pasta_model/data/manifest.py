@@ -7,7 +7,6 @@ relative to the table. All bad rows are reported at once.
 
 import difflib
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -242,34 +241,6 @@ def _value(name: str, cell: str, where: str, problems: Problems) -> float | None
         problems.add(f"{where}: {name} {cell!r}, wanted {wanted} or n/a")
         return None
     return value
-
-
-def write_manifest(path: Path, sessions: Sequence[Session]) -> None:
-    """Write a manifest that `read_manifest` reads as the same sessions, atomically.
-
-    Paths are written relative to the table, so that the folder around both can move. Optional columns
-    are left out where no session has a value for them.
-    """
-    folder = path.parent.resolve()
-    rows = [_row(session, folder) for session in sessions]
-    header = [name for name in KNOWN if name not in OPTIONAL or any(row[name] for row in rows)]
-    write_table(path, header, [[row[name] or "n/a" for name in header] for row in rows])
-
-
-def _row(session: Session, folder: Path) -> dict[str, str]:
-    """Return the cells of a session, by column; empty where a value is missing."""
-    # Folders are resolved, as ".." is by the system; a scan that is itself a link stays one.
-    mri, pet = (
-        "" if path == Path() else os.path.relpath(path.parent.resolve() / path.name, folder)
-        for path in (session.mri, session.pet)
-    )
-    values = {name: session.clinical.get(name) for name in CLINICAL}
-    clinical = {name: "" if v is None else f"{v:.17g}" for name, v in values.items()}
-    if values["sex"] is not None:
-        clinical["sex"] = "F" if values["sex"] else "M"
-    names = (session.subject, session.session, session.site, session.diagnosis, mri, pet)
-    optional = (session.split or "", session.rid, session.phase)
-    return dict(zip(KNOWN, (*names, *clinical.values(), *optional), strict=True))
 
 
 def write_splits(path: Path, splits: Mapping[str, str]) -> None:
