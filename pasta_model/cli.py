@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Manifest = Annotated[Path, typer.Argument(help="participants.tsv or .csv of one site.")]
+RAW_SAMPLES = 4  # of a raw scan, unless asked otherwise: their spread is the uncertainty map
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 
 
@@ -285,9 +286,9 @@ def synthesize(
     """Synthesise the PET of every session of a manifest, or of MRIs; goes on where it was stopped."""
     _synthesize(
         model,
-        mri or scans or [],
+        _either(scans or [], mri or []),
         output,
-        prepare={"registration": registration, "spacing": None} if mri else None,
+        registration=registration if mri else None,
         clinical=clinical or [],
         ignore=ignore_unknown,
         changes={"samples": samples, "steps": steps, "hop": hop, "solver": solver, "planes": planes},
@@ -297,6 +298,14 @@ def synthesize(
         device=device,
         preview=preview,
     )
+
+
+def _either(prepared: Sequence[Path], raw: Sequence[Path]) -> Sequence[Path]:
+    from pasta_model.errors import ManifestError
+
+    if prepared and raw:
+        raise ManifestError("found prepared scans and raw ones (--mri); wanted either: run the command twice")
+    return raw or prepared
 
 
 def _synthesize(
@@ -309,6 +318,7 @@ def _synthesize(
     changes: Mapping[str, Scalar | None],
     more: Sequence[str],
     published: bool,
+    registration: str | None,
     **job: Any,
 ) -> None:
     from rich.console import Console
@@ -319,15 +329,23 @@ def _synthesize(
     from pasta_model.data.clinical import SCHEMES, known_values
     from pasta_model.data.manifest import read_scans
     from pasta_model.derivatives import SynthesisJob, synthesise_sessions
+    from pasta_model.errors import ManifestError
+    from pasta_model.prepare.settings import prepare_settings
 
+    if not scans:
+        raise ManifestError("nothing to synthesise; give a manifest, prepared MRIs, or raw ones with --mri")
     settings = load_checkpoint(model).settings
     sessions = known_values(read_scans(scans, clinical), SCHEMES[settings.data.clinical], ignore=ignore)
+    prepare = None
+    if registration:  # raw scans
+        prepare = prepare_settings(registration=registration, spacing=settings.data.spacing)
+        changes = {**changes, "samples": changes["samples"] or RAW_SAMPLES}
     sampling = sampling_of(settings, published=published, changes={**changes, **changes_of(more)})
     console = Console()
     one = len(sessions) == 1 and console.is_terminal  # of one session, its steps are worth showing
     with progress_bar(console, "steps" if one else "synthesis") as progress:
         paths = synthesise_sessions(
-            SynthesisJob(model, output, sampling=sampling, **job),
+            SynthesisJob(model, output, sampling=sampling, prepare=prepare, **job),
             sessions,
             **{"step_progress" if one else "progress": progress},
         )

@@ -9,15 +9,19 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from pasta_model.checkpoint import PACKAGES, file_digest, load_checkpoint
 from pasta_model.data.manifest import Session
-from pasta_model.data.volume import read_volume, write_volume
+from pasta_model.data.volume import Volume, read_volume, write_volume
 from pasta_model.errors import CheckpointError, Problems, VolumeError
 from pasta_model.files import refuse_unwritable, write_json
+from pasta_model.native import native_name, prepared_mri, write_native
+from pasta_model.prepare.session import Prepared, versions
+from pasta_model.prepare.settings import PrepareSettings
 from pasta_model.sections import SamplingSettings
 from pasta_model.synthesis import Synthesiser, SyntheticPet
 
@@ -35,6 +39,7 @@ class SynthesisJob:
     sampling: SamplingSettings | None = None
     device: str | None = None
     preview: bool = False
+    prepare: PrepareSettings | None = None  # of raw MRIs; None: they are prepared
 
     def pet_path(self, session: Session) -> Path:
         """Where a session's synthetic PET goes."""
@@ -107,33 +112,64 @@ def _synthesise_one(
     step_progress: Callable[[int, int], None],
 ) -> None:
     start = time.monotonic()
-    mri = read_volume(session.mri)
-    if job.preview:
-        made = SyntheticPet(synthesiser.preview(mri), None)
-    else:
-        steps = itertools.count(1)
-        made = synthesiser.synthesise_samples(
-            mri,
-            session.clinical,
-            seed=job.seed,
-            name=session.name,
-            on_step=lambda: step_progress(next(steps), synthesiser.network_steps),
+    path = job.pet_path(session)
+    with ExitStack() as stack:
+        prepared = None
+        if job.prepare:
+            prepared = stack.enter_context(prepared_mri(session.mri, job.prepare))
+        made = _made(
+            synthesiser, prepared.mri if prepared else read_volume(session.mri), session, job, step_progress
         )
-    written = _write(job.pet_path(session), made)
-    seconds = round(time.monotonic() - start, 3)
-    about = {**provenance, "Outputs": written, "DurationSeconds": seconds}
-    write_json(_sidecar(job.pet_path(session)), about)  # last: marks it complete
+        written = _write(path, made, prepared)
+    about = {**provenance, "Outputs": written, "DurationSeconds": round(time.monotonic() - start, 3)}
+    if prepared:
+        about |= {"PreparationSteps": prepared.steps, "PreparationFigures": prepared.figures}
+    write_json(_sidecar(path), about)  # last: marks it complete
 
 
-def _write(path: Path, made: SyntheticPet) -> dict[str, str]:
+def _made(
+    synthesiser: Synthesiser,
+    mri: Volume,
+    session: Session,
+    job: SynthesisJob,
+    step_progress: Callable[[int, int], None],
+) -> SyntheticPet:
+    if job.preview:
+        return SyntheticPet(synthesiser.preview(mri), None)
+    steps = itertools.count(1)
+    return synthesiser.synthesise_samples(
+        mri,
+        session.clinical,
+        seed=job.seed,
+        name=session.name,
+        on_step=lambda: step_progress(next(steps), synthesiser.network_steps),
+    )
+
+
+def _write(path: Path, made: SyntheticPet, prepared: Prepared | None) -> dict[str, str]:
     """Write the volumes of a session; return their digests by file name."""
-    for stale in (_sidecar(path), spread_path(path)):  # of an earlier run, if any
+    pets = (path, path.with_name(native_name(path.name)))
+    for stale in (
+        _sidecar(path),
+        _sidecar(pets[1]),
+        *(spread_path(pet) for pet in pets),
+    ):  # of an earlier run
         stale.unlink(missing_ok=True)
     write_volume(path, made.mean, description=DESCRIPTION)
     files = [path]
     if made.spread:
         write_volume(spread_path(path), made.spread, description=SPREAD_DESCRIPTION)
         files.append(spread_path(path))
+    if prepared:
+        files += write_native(path, made, prepared, words=(DESCRIPTION, SPREAD_DESCRIPTION))
+        about = {
+            "Description": DESCRIPTION,
+            "Synthetic": True,
+            "Units": "SUVR",
+            "Provenance": _sidecar(path).name,
+        }
+        write_json(_sidecar(pets[1]), about)
+        files.append(_sidecar(pets[1]))
     return {file.name: file_digest(file) for file in files}
 
 
@@ -153,6 +189,7 @@ def _provenance(job: SynthesisJob, synthesiser: Synthesiser) -> dict[str, object
         else f"standard deviation of {sampling.samples} samples, in SUVR, in the file desc-syntheticSpread",
         "Settings": {k: v for k, v in synthesiser.settings.flat().items() if not k.startswith("sampling.")},
         "Versions": {name: version(name) for name in PACKAGES},
+        "Preparation": {**job.prepare.model_dump(), "versions": versions()} if job.prepare else None,
     }
 
 

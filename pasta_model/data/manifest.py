@@ -100,6 +100,10 @@ def read_manifest(path: Path, *, needs_pet: bool = True) -> tuple[Session, ...]:
     for name, count in Counter(s.name for s in sessions).items():
         if count > 1:
             problems.add(f"{name}: found in {count} rows, wanted one row a session")
+    for subject in sorted({s.subject for s in sessions}):
+        persons = sorted({s.person for s in sessions if s.subject == subject and s.rid})
+        if len(persons) > 1:
+            problems.add(f"{subject}: is {' and '.join(persons)}; wanted one RID a participant_id")
     problems.raise_if_any(ManifestError)
     return tuple(sessions)
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from pasta_model.errors import VolumeError
 from pasta_model.files import atomic_path
 
-
 Space = Literal["mni", "scanner"]
 
 

@@ -53,7 +53,10 @@ def read_bids(root: Path, *, site: str | None = None) -> tuple[Visit, ...]:
     for folder in subjects:
         person = people.get(folder.name)
         missing = () if person else (f"{folder.name} is not in participants.tsv; add the row",)
-        sessions = [_visit(root, folder, s, person or {}, site, missing) for s in _sessions(folder)]
+        sessions = [
+            _visit(root, folder, s, person=person or {}, site=site, problems=missing)
+            for s in _sessions(folder)
+        ]
         visits += _comparable(sessions)
     return tuple(visits)
 
@@ -78,7 +81,7 @@ def _table(path: Path, key: str) -> dict[str, dict[str, str]]:
 
 
 def _visit(
-    root: Path, subject: Path, folder: Path, person: Row, site: str | None, problems: tuple[str, ...]
+    root: Path, subject: Path, folder: Path, *, person: Row, site: str | None, problems: tuple[str, ...]
 ) -> Visit:
     session = folder.name if folder != subject else "ses-M000"
     about = _table(subject / f"{subject.name}_sessions.tsv", "session_id").get(session, {})

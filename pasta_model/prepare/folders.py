@@ -85,7 +85,7 @@ def _written(pair: Pair, work: Path, settings: PrepareSettings) -> Mapping[str, 
     transforms = work / "xfm"
     transforms.mkdir()
     made = prepare_scans(read_mri(pair.mri), read_pet(pair.pet), transforms, settings=settings)
-    assert made.pet is not None and made.uptake is not None
+    assert made.pet is not None
     write_volume(work / mri_name(pair.name), made.mri, description=f"T1 MRI, skull-stripped; {DESCRIPTION}")
     write_volume(work / pet_name(pair.name), made.pet, description=f"FDG-PET, SUVR; {DESCRIPTION}")
     mask = work / f"anat/{pair.name}_space-MNI152_desc-brain_mask.nii.gz"

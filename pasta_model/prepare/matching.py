@@ -28,40 +28,45 @@ def match(
         One decision for every visit; both in the order of subjects and sessions.
     """
     visits = sorted(visits, key=lambda v: (v.name, str(v.mri and v.mri.path), str(v.pet and v.pet.path)))
-    decisions: list[Decision] = []
-    usable = []
     counts = Counter(v.name for v in visits)
+    with_pet = {v.subject for v in visits if v.pet}
+    by_subject = defaultdict(list)
+    decisions: list[Decision] = []
     for visit in visits:
-        problems = list(visit.problems)
-        if counts[visit.name] > 1:
-            problems.append(f"found {counts[visit.name]} times, wanted once: keep one of them")
-        if not visit.diagnosis and not any("diagnosis" in p for p in problems):
-            problems.append("no diagnosis, wanted CN, MCI or Dementia")
+        problems = _problems(visit, counts[visit.name])
         if problems:
             decisions.append(_decision(visit, "refused", "; ".join(problems)))
         else:
-            usable.append(visit)
-    by_subject = defaultdict(list)
-    for visit in usable:
-        by_subject[visit.subject].append(visit)
-    with_pet = {v.subject for v in visits if v.pet}
+            by_subject[visit.subject].append(visit)
     pairs: list[Pair] = []
     for subject, members in by_subject.items():
         chosen = _pairs(members, limit_days)
         pairs.extend(chosen.values())
-        for visit in members:
-            if visit.session in chosen:
-                decisions.append(_taken(chosen[visit.session]))
-            elif subject not in with_pet and visit.mri:
-                outcome: Outcome = "refused" if require_pet else "left"
-                reason = "the subject has no FDG-PET; give one, or allow unpaired subjects"
-                decisions.append(_decision(visit, outcome, reason))
-            else:
-                decisions.append(_decision(visit, "left", _why(visit, members, chosen, limit_days)))
+        lonely: Outcome = "refused" if require_pet and subject not in with_pet else "left"
+        decisions += [_outcome(v, members, chosen, limit_days, lonely=lonely) for v in members]
     return (
         tuple(sorted(pairs, key=lambda p: p.name)),
         tuple(sorted(decisions, key=lambda d: (d.subject, d.session, d.mri, d.pet))),
     )
+
+
+def _problems(visit: Visit, count: int) -> list[str]:
+    problems = list(visit.problems)
+    if count > 1:
+        problems.append(f"found {count} times, wanted once: keep one of them")
+    if not visit.diagnosis and not any("diagnosis" in p for p in problems):
+        problems.append("no diagnosis, wanted CN, MCI or Dementia")
+    return problems
+
+
+def _outcome(
+    visit: Visit, members: Sequence[Visit], chosen: dict[str, Pair], limit_days: float, *, lonely: Outcome
+) -> Decision:
+    if visit.session in chosen:
+        return _taken(chosen[visit.session])
+    if visit.mri and lonely == "refused":
+        return _decision(visit, lonely, "the subject has no FDG-PET; give one, or allow unpaired subjects")
+    return _decision(visit, "left", _why(visit, members, chosen, limit_days))
 
 
 def days_apart(mri: RawScan, pet: RawScan) -> float | None:

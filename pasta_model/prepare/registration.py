@@ -11,7 +11,7 @@ voxels that the similarity is measured at, and they have a seed.
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path

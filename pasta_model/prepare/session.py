@@ -122,7 +122,9 @@ def prepare_scans(
         head = resample(corrected, onto=grid_volume(grid), transforms=alignment.to_mri)
     figures = mri_figures(moved, inside, grid=grid, alignment=alignment)
     made = Prepared(moved, None, inside, head, mri.volume, alignment, None, {}, figures, steps.lines)
-    return _with_pet(made, pet.volume, corrected, mask, grid, settings, steps) if pet else made
+    if pet is None:
+        return made
+    return _with_pet(made, pet.volume, mri=corrected, mask=mask, grid=grid, settings=settings, steps=steps)
 
 
 def versions() -> dict[str, str]:
@@ -173,6 +175,7 @@ def _refuse_cut(mri: Volume, alignment: Alignment, grid: Grid) -> None:
 def _with_pet(
     made: Prepared,
     pet: Volume,
+    *,
     mri: Volume,
     mask: Volume,
     grid: Grid,

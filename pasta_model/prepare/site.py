@@ -17,16 +17,16 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pasta_model.data.grid import template
 from pasta_model.data.manifest import MISSING, Session, read_rows, read_splits, write_manifest, write_splits
 from pasta_model.data.metaroi import read_metaroi
 from pasta_model.data.partition import Partition, partition_sites
 from pasta_model.data.splits import apply_splits, assign_splits
-from pasta_model.data.grid import template
 from pasta_model.errors import ManifestError, Problems
 from pasta_model.files import refuse_unwritable, write_text
 from pasta_model.prepare import folders
@@ -66,7 +66,7 @@ class PrepareJob:
 
     source: tuple[Path, ...]
     output: Path
-    settings: PrepareSettings = PrepareSettings()
+    settings: PrepareSettings = field(default_factory=PrepareSettings)
     site: str | None = None
     limit_days: float = 180.0
     unpaired: bool = False
