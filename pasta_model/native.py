@@ -40,7 +40,7 @@ def prepared_mri(path: Path, settings: PrepareSettings) -> Iterator[Prepared]:
 
 
 def to_native(volume: Volume, prepared: Prepared) -> Volume:
-    """Bring a volume from MNI space to the raw MRI's own voxels, in one interpolation; 0 outside the brain."""
+    """Bring a volume from MNI space to the raw MRI's own voxels, in one interpolation."""
     return resample(volume, onto=prepared.native, transforms=prepared.alignment.from_mri)
 
 

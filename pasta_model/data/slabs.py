@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which slabs of which subjects make a batch.
 
-Subjects are drawn without replacement until all have been seen, then reshuffled; one of a subject's
+Persons are drawn without replacement until all have been seen, then reshuffled; one of a person's
 visits is drawn each time, and the place of a slab is uniform over the volume. The slabs of a batch lie in
 one plane, drawn evenly where the model sees several.
 """
@@ -105,13 +105,13 @@ class SlabLoader:
         """Yield batches without end."""
         visits: dict[str, list[int]] = {}
         for index in self.indices:
-            visits.setdefault(self.store.entries[index].subject, []).append(index)
-        subjects, queue = list(visits), list[str]()
+            visits.setdefault(self.store.entries[index].person, []).append(index)
+        persons, queue = list(visits), list[str]()
         while True:
             while len(queue) < batch_size:
-                queue += [subjects[i] for i in rng.permutation(len(subjects))]
+                queue += [persons[i] for i in rng.permutation(len(persons))]
             drawn, queue = queue[:batch_size], queue[batch_size:]
-            chosen = [int(rng.choice(visits[subject])) for subject in drawn]
+            chosen = [int(rng.choice(visits[person])) for person in drawn]
             plane = str(rng.choice(self.planes)) if len(self.planes) > 1 else self.planes[0]
             starts = rng.integers(0, self.store.depth(plane) - self.slab_slices + 1, size=batch_size)
             yield self.at(list(zip(chosen, starts.tolist(), strict=True)), plane=plane)

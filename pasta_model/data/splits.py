@@ -91,21 +91,19 @@ def refuse_leakage(sessions: Iterable[Session], *, where: str = "") -> None:
     """
     sessions = list(sessions)
     persons = people(sessions)
-    seen: dict[str, tuple[set[str], set[str], set[str]]] = defaultdict(lambda: (set(), set(), set()))
+    subjects, splits, sites = (defaultdict[str, set[str]](set) for _ in range(3))
     for session in sessions:
-        for values, value in zip(
-            seen[persons[session.subject]],
-            (session.subject, str(session.split), session.site),
-            strict=True,
-        ):
-            values.add(value)
+        person = persons[session.subject]
+        subjects[person].add(session.subject)
+        splits[person].add(str(session.split))
+        sites[person].add(session.site)
     problems = Problems(f"{where + ': ' if where else ''}subjects would leak between splits")
-    for person, (subjects, splits, sites) in sorted(seen.items()):
-        who = _who(person, subjects)
-        if len(splits) > 1:
-            problems.add(f"{who}: in splits {', '.join(sorted(splits))}; wanted one")
-        if len(sites) > 1:
-            problems.add(f"{who}: at sites {', '.join(sorted(sites))}; wanted one")
+    for person in sorted(subjects):
+        who = _who(person, subjects[person])
+        if len(splits[person]) > 1:
+            problems.add(f"{who}: in splits {', '.join(sorted(splits[person]))}; wanted one")
+        if len(sites[person]) > 1:
+            problems.add(f"{who}: at sites {', '.join(sorted(sites[person]))}; wanted one")
     problems.raise_if_any(SplitError)
 
 
@@ -168,8 +166,7 @@ def _draw(order: Sequence[str], there: Counter[str], *, valid: float, test: floa
     # Every k-th person of a list sorted by diagnosis keeps the case mix in each part.
     held = _every(order, more_test + more_valid)
     testers = set(_every(held, more_test))
-    names = dict.fromkeys(order, "train") | dict.fromkeys(held, "valid") | dict.fromkeys(testers, "test")
-    return names
+    return dict.fromkeys(order, "train") | dict.fromkeys(held, "valid") | dict.fromkeys(testers, "test")
 
 
 def _spread_by_diagnosis(persons: Mapping[str, str], rng: Generator) -> list[str]:

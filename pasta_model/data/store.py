@@ -23,7 +23,7 @@ from pasta_model.data.manifest import Session
 from pasta_model.data.metaroi import metaroi_map, read_metaroi
 from pasta_model.data.planes import SLICE_AXIS
 from pasta_model.data.scaling import PET_SCALE, Scale, mri_scale
-from pasta_model.data.splits import refuse_leakage
+from pasta_model.data.splits import people, refuse_leakage
 from pasta_model.data.volume import read_volume
 from pasta_model.errors import Problems, StoreError, VolumeError
 from pasta_model.files import atomic_directory, write_json
@@ -40,6 +40,8 @@ class Entry:
     ----------
     mri_full
         MRI units that land on +1 (see `data.scaling`).
+    person
+        Who the subject is (see `data.splits.people`); as the subject where nothing else is said.
     """
 
     subject: str
@@ -50,6 +52,11 @@ class Entry:
     mri_full: float
     mri: str
     pet: str
+    person: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.person:  # a store of version 0.1
+            object.__setattr__(self, "person", self.subject)
 
 
 class SiteStore:
@@ -154,11 +161,11 @@ def prepare_store(
             np.lib.format.open_memmap(work / name, mode="w+", dtype=np.float16, shape=shape)
             for name in ("mri.npy", "pet.npy")
         )
-        entries = []
+        entries, persons = [], people(sessions)
         for i, session in enumerate(sessions):
             try:
                 mri[i], pet[i], scale = _load_pair(session, grid)
-                entries.append(asdict(_entry(session, scale)))
+                entries.append(asdict(_entry(session, persons[session.subject], scale)))
             except VolumeError as error:
                 problems.add(f"{session.name}: {error}")
             progress(i + 1, len(sessions))
@@ -236,7 +243,7 @@ def _load_pair(session: Session, grid: Template) -> tuple[NDArray[np.float32], N
     )
 
 
-def _entry(session: Session, scale: Scale) -> Entry:
+def _entry(session: Session, person: str, scale: Scale) -> Entry:
     return Entry(
         subject=session.subject,
         session=session.session,
@@ -246,6 +253,7 @@ def _entry(session: Session, scale: Scale) -> Entry:
         mri_full=scale.full,
         mri=str(session.mri.resolve()),
         pet=str(session.pet.resolve()),
+        person=person,
     )
 
 

@@ -82,7 +82,6 @@ def read_image(path: Path) -> SpatialImage:
         if None in nib.aff2axcodes(found.affine):
             raise ValueError("its affine leaves out an axis")
         found.get_fdata(dtype=np.float32)  # kept by the image
-        return found
     except (
         ImageFileError,
         HeaderDataError,
@@ -98,6 +97,7 @@ def read_image(path: Path) -> SpatialImage:
             f"{path}: not a readable NIfTI ({type(error).__name__}: {reason});"
             " the file may be truncated: copy or export it again"
         ) from error
+    return found
 
 
 def _load(path: Path) -> SpatialImage:

@@ -33,9 +33,9 @@ def write_pages(
     columns = list(rows[0])
     ordered = sorted(rows, key=lambda r: (not r["flags"], r["session"]))
     numbers = {n: [_number(row[n]) for row in rows] for n in columns if n not in _ABOUT}
-    png = strips(numbers, flagged=[bool(row["flags"]) for row in rows]) if len(rows) > 1 else None
+    chart = strips(numbers, flagged=[bool(row["flags"]) for row in rows]) if len(rows) > 1 else None
     title = f"Quality control: {len(rows)} sessions, {sum(bool(r['flags']) for r in rows)} with flags"
-    page = cohort_page(title, columns=columns, rows=[_cells(row) for row in ordered], png=png)
+    page = cohort_page(title, columns=columns, rows=[_cells(row) for row in ordered], png=chart)
     write_text(output / "qc" / "index.html", page)
 
 

@@ -102,7 +102,8 @@ def _visit(path: Path, name: str, group: h5py.Group, columns: Sequence[str], sit
     rid = rid.removesuffix(".0")
     return Visit(
         re.sub(r"[^\w.-]", "", subject), session, site or site_of(about.get("SITE")) or "site", diagnosis,
-        scans["mri"], scans["pet"], about.get("PHASE", ""), values, split[1] if split else None, tuple(problems), rid,
+        scans["mri"], scans["pet"], about.get("PHASE", ""), values, split[1] if split else None,
+        tuple(problems), rid,
     )  # fmt: skip
 
 

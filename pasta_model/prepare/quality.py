@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from pasta_model.data.grid import Grid
@@ -44,15 +45,8 @@ def pet_figures(pet: Volume, mri: Volume, mask: Volume, *, uptake: float) -> dic
     inside = mask.data > 0.5
     smooth = ndimage.gaussian_filter(pet.data / np.float32(uptake), 1.5)
     bright = float(np.quantile(smooth[inside], 0.8))
-    labels, count = ndimage.label(smooth > PET_EDGE * bright)
-    largest = (
-        labels == 1 + int(np.argmax(np.bincount(labels.ravel(), minlength=count + 2)[1:]))
-        if count
-        else labels > 0
-    )
     return {
-        "pet_overlap": dice(ndimage.binary_fill_holes(largest), inside),
-        "pet_stretch": "how much the PET could be stretched to fit the MRI better",
+        "pet_overlap": dice(_largest(smooth > PET_EDGE * bright), inside),
         "pet_mri_information": _information(smooth[inside], mri.data[inside]),
     }
 
@@ -70,8 +64,8 @@ def refuse_mismatch(figures: Mapping[str, float]) -> None:
         return
     raise VolumeError(
         f"after registration the PET does not fit the MRI: their brains overlap by {overlap:.2f} (Dice, wanted"
-        f" {LEAST_OVERLAP:g} or more), and the PET would have to be stretched by {100 * (stretch - 1):.0f} %"
-        f" (wanted at most {100 * (LARGEST_STRETCH - 1):.0f} %): is it the PET of this subject, and of the brain?"
+        f" {LEAST_OVERLAP:g} or more), and stretched by {100 * (stretch - 1):.0f} % the PET would fit better"
+        f" (wanted at most {100 * (LARGEST_STRETCH - 1):.0f} %): is it of this subject, and of the brain?"
     )
 
 
@@ -95,13 +89,22 @@ def outliers(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> list[
     return flags
 
 
-def dice(a: np.ndarray, b: np.ndarray) -> float:
+def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """Overlap of two masks, 0..1."""
     total = int(a.sum()) + int(b.sum())
     return 2.0 * int((a & b).sum()) / total if total else 0.0
 
 
-def _information(a: np.ndarray, b: np.ndarray, *, bins: int = 32) -> float:
+def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the largest connected part of a mask, its holes filled."""
+    labels, _ = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(labels == int(np.argmax(sizes))) & mask.any()
+    return filled
+
+
+def _information(a: NDArray[np.float32], b: NDArray[np.float32], *, bins: int = 32) -> float:
     """Mutual information of two samples in bits, from a joint histogram of equally full bins."""
     edges = [np.unique(np.quantile(x, np.linspace(0, 1, bins + 1))) for x in (a, b)]
     if min(len(e) for e in edges) < 3:

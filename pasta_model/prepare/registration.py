@@ -127,7 +127,7 @@ def pet_stretch(pet: Volume, mri: Volume, mask: Volume, folder: Path, *, seed: i
 
 
 def without_shading(mri: Volume, mask: Volume) -> Volume:
-    """Divide a T1 by its bias field (N4), estimated inside the mask on voxels of 4 mm; its mean there is kept."""
+    """Divide a T1 by its bias field (N4), estimated inside the mask on voxels of 4 mm; its mean is kept."""
     import ants
 
     low, inside = _isotropic(mri, mask, 4.0)
@@ -236,7 +236,7 @@ def _pet_starts(pet: Volume, inside: Volume) -> Iterator[NDArray[np.float64]]:
         yield np.eye(4)
     for height in (0.0, 25.0):
         shift = np.eye(4)
-        shift[:3, 3] = apart + (0.0, 0.0, height)
+        shift[:3, 3] = apart + np.array([0.0, 0.0, height])
         yield shift
 
 

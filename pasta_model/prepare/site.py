@@ -25,7 +25,7 @@ from typing import Any
 from pasta_model.data.grid import template
 from pasta_model.data.manifest import MISSING, Session, read_rows, read_splits, write_manifest, write_splits
 from pasta_model.data.metaroi import read_metaroi
-from pasta_model.data.partition import Partition, partition_sites
+from pasta_model.data.partition import By, partition_sites
 from pasta_model.data.splits import apply_splits, assign_splits
 from pasta_model.errors import ManifestError, Problems
 from pasta_model.files import refuse_unwritable, write_text
@@ -74,7 +74,7 @@ class PrepareJob:
     valid: float = 0.1
     test: float = 0.2
     seed: int = 2026
-    partition: Partition = "site"
+    partition: By = "site"
     smallest: int = 0
     metaroi: Path | None = None
     workers: int = 1
@@ -109,7 +109,8 @@ def prepare_site(
         When a person would be in two splits.
     """
     refuse_unwritable(job.output)
-    own_map = None if job.metaroi is None else read_metaroi(job.metaroi, template(job.settings.spacing).crop)
+    if job.metaroi:  # a map that cannot be used is known before any work is done
+        read_metaroi(job.metaroi, template(job.settings.spacing).crop)
     visits = read_source(job.source, site=job.site)
     pairs, decisions = match(visits, limit_days=job.limit_days, require_pet=not job.unpaired)
     records = _prepare_all(job, pairs, progress)
@@ -123,7 +124,7 @@ def prepare_site(
         PreparedSite(decisions, ()).raise_if_refused()
         raise ManifestError(f"{job.output}: no session is left; sessions.tsv says why of each")
     sessions = _manifest(job, taken)
-    sites = write_stores(job.output, sessions, records, spacing=job.settings.spacing, metaroi=own_map)
+    sites = write_stores(job.output, sessions, records, spacing=job.settings.spacing, metaroi=job.metaroi)
     return PreparedSite(decisions, sites)
 
 

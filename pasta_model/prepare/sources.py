@@ -30,5 +30,6 @@ def read_source(paths: Sequence[Path], *, site: str | None = None) -> tuple[Visi
     if len(paths) == 1 and paths[0].suffix in (".csv", ".tsv"):
         return read_table(paths[0], site=site)
     raise ManifestError(
-        f"found {', '.join(str(p) for p in paths)}; wanted one BIDS folder, one table (.csv, .tsv), or HDF5 files"
+        f"found {', '.join(str(p) for p in paths)};"
+        " wanted one BIDS folder, one table (.csv, .tsv), or HDF5 files"
     )

@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pasta_model.data.manifest import Session
 from pasta_model.data.store import prepare_store
 from pasta_model.files import write_json
@@ -24,7 +21,7 @@ def write_stores(
     records: Mapping[str, Mapping[str, Any]],
     *,
     spacing: float,
-    metaroi: NDArray[np.float32] | None,
+    metaroi: Path | None,
 ) -> tuple[Path, ...]:
     """Write a store for each site, and remove those of sites that have no session any more.
 
@@ -47,7 +44,7 @@ def write_stores(
 
 
 def _digest(
-    sessions: Sequence[Session], records: Mapping[str, Mapping[str, Any]], metaroi: NDArray[np.float32] | None
+    sessions: Sequence[Session], records: Mapping[str, Mapping[str, Any]], metaroi: Path | None
 ) -> str:
     about = [
         [
@@ -61,7 +58,7 @@ def _digest(
         for s in sorted(sessions, key=lambda s: s.name)
     ]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    digest.update(b"" if metaroi is None else metaroi.tobytes())
+    digest.update(b"" if metaroi is None else metaroi.read_bytes())
     return digest.hexdigest()
 
 

@@ -131,7 +131,8 @@ def matrix_of(path: Path) -> NDArray[np.float64]:
     matrix = np.eye(4)
     matrix[:3, :3] = linear
     matrix[:3, 3] = shift + centre - linear @ centre  # y = A (x - c) + t + c
-    return LPS @ matrix @ LPS
+    ras: NDArray[np.float64] = LPS @ matrix @ LPS
+    return ras
 
 
 def write_matrix(path: Path, matrix: NDArray[np.float64]) -> None:
@@ -148,4 +149,4 @@ def write_matrix(path: Path, matrix: NDArray[np.float64]) -> None:
 def write_both(folder: Path, matrix: NDArray[np.float64]) -> None:
     """Write "MNI to MRI" (4, 4) and its inverse to an alignment's folder."""
     write_matrix(folder / AFFINE, matrix)
-    write_matrix(folder / INVERSE_AFFINE, np.linalg.inv(matrix))
+    write_matrix(folder / INVERSE_AFFINE, np.asarray(np.linalg.inv(matrix), np.float64))

@@ -10,7 +10,8 @@ from datetime import datetime
 from pasta_model.data.manifest import CLINICAL, MISSING
 
 _SPELLINGS = {
-    "CN": "cn|nl|nc|hc|cu|smc|normal|control|healthy|healthy control|cognitively normal|cognitively unimpaired",
+    "CN": "cn|nl|nc|hc|cu|smc|normal|control|healthy|healthy control|cognitively normal|"
+    "cognitively unimpaired",
     "MCI": "mci|emci|lmci|amci|mild cognitive impairment",
     "Dementia": "dementia|ad|dat|probable ad|alzheimer|alzheimers|alzheimer's disease|alzheimers disease|"
     "alzheimer disease",

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a prepared session for a person's eyes: is the mask on the brain, the PET on the MRI?
+"""Pictures of a prepared session, for a person's eyes.
 
-Rows: the mask's outline on the MRI with its skull; the PET over the MRI; a checkerboard of MRI and
-template; the PET with the reference region (outline) and the MetaROI. Three cuts each.
+Is the mask on the brain, the PET on the MRI? Rows: the mask's outline on the MRI with its skull; the PET
+over the MRI; a checkerboard of MRI and template; the PET with the reference region and the MetaROI. Three
+cuts each.
 Neurological convention: left of the picture is left of the head.
 """
 
@@ -85,7 +86,8 @@ def preparation_panel(
                     f"{name}   {'xyz'[cut.axis]} = {cut.position:+.0f}", color="#e4e7eb", fontsize=8.5
                 )
         figure.suptitle(title, color="white", fontsize=12, x=0.02, ha="left")
-        figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.6 / figure.get_figheight(), bottom=0.01, wspace=0.02, hspace=0.12)  # fmt: skip
+        top = 1 - 0.6 / figure.get_figheight()
+        figure.subplots_adjust(left=0.01, right=0.99, top=top, bottom=0.01, wspace=0.02, hspace=0.12)
         return to_png(figure)
 
 
