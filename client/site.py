@@ -158,7 +158,7 @@ class Site:
         )
 
     def _subjects(self, split: str) -> int:
-        return len({self.store.entries[i].subject for i in self.store.indices(split)})
+        return len({self.store.entries[i].person for i in self.store.indices(split)})
 
     def _state_file(self, round_number: int) -> Path:
         return self._state / f"optimizer-{round_number:05d}.safetensors"

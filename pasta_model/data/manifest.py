@@ -5,15 +5,15 @@ Tab separated (`.tsv`) or comma separated (`.csv`), `n/a` or empty where a value
 relative to the table. All bad rows are reported at once.
 """
 
-import difflib
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pasta_model.data.tables import read_table, write_table
+from pasta_model.data.tables import check_columns, number_cell, read_table, write_table
 from pasta_model.errors import ManifestError, Problems
 
 DIAGNOSES = ("CN", "MCI", "Dementia")
@@ -88,7 +88,7 @@ def read_manifest(path: Path, *, needs_pet: bool = True) -> tuple[Session, ...]:
     """
     problems = Problems(f"{path}: the manifest cannot be used")
     header, rows = read_table(path, problems)
-    _check_header(header, problems)
+    check_columns(header, problems, required=REQUIRED, known=KNOWN)
     if not set(REQUIRED) <= set(header):
         problems.raise_if_any(ManifestError)
     if not rows:
@@ -176,19 +176,6 @@ def read_rows(path: Path) -> tuple[list[str], dict[int, dict[str, str]]]:
     return table
 
 
-def _check_header(header: Sequence[str], problems: Problems) -> None:
-    for name in REQUIRED:
-        if name not in header:
-            problems.add(f"column {name!r} is missing; wanted {', '.join(REQUIRED)}")
-    for name, count in Counter(header).items():
-        if count > 1:
-            problems.add(f"column {name!r}: found {count} times, wanted once")
-        if name not in KNOWN:
-            close = difflib.get_close_matches(name, KNOWN, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(KNOWN)}."
-            problems.add(f"column {name!r} is unknown; {hint} Rename or remove it")
-
-
 def _session(
     row: Mapping[str, str], root: Path, where: str, problems: Problems, *, needs_pet: bool
 ) -> Session:
@@ -245,6 +232,34 @@ def _value(name: str, cell: str, where: str, problems: Problems) -> float | None
         problems.add(f"{where}: {name} {cell!r}, wanted {wanted} or n/a")
         return None
     return value
+
+
+def write_manifest(path: Path, sessions: Sequence[Session]) -> None:
+    """Write a manifest that `read_manifest` reads as the same sessions, atomically.
+
+    Paths are written relative to the table, so that the folder around both can move. Optional columns
+    are left out where no session has a value for them.
+    """
+    folder = path.parent.resolve()
+    rows = [_row(session, folder) for session in sessions]
+    header = [name for name in KNOWN if name not in OPTIONAL or any(row[name] for row in rows)]
+    write_table(path, header, [[row[name] or "n/a" for name in header] for row in rows])
+
+
+def _row(session: Session, folder: Path) -> dict[str, str]:
+    """Return the cells of a session, by column; empty where a value is missing."""
+    # Folders are resolved, as ".." is by the system; a scan that is itself a link stays one.
+    mri, pet = (
+        "" if path == Path() else os.path.relpath(path.parent.resolve() / path.name, folder)
+        for path in (session.mri, session.pet)
+    )
+    values = {name: session.clinical.get(name) for name in CLINICAL}
+    clinical = {name: "" if value is None else number_cell(value) for name, value in values.items()}
+    if values["sex"] is not None:
+        clinical["sex"] = "F" if values["sex"] else "M"
+    names = (session.subject, session.session, session.site, session.diagnosis, mri, pet)
+    optional = (session.split or "", session.rid, session.phase)
+    return dict(zip(KNOWN, (*names, *clinical.values(), *optional), strict=True))
 
 
 def write_splits(path: Path, splits: Mapping[str, str]) -> None:

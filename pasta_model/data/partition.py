@@ -86,7 +86,7 @@ def _places(sessions: Sequence[Session], persons: dict[str, str], by: By) -> dic
 def _refuse_one_name_for_two(names: dict[Place, str], pooled: set[Place]) -> None:
     makers: dict[str, set[Place]] = defaultdict(set)
     for place, name in names.items():
-        makers[name].add((POOLED,) if place in pooled else place)
+        makers[name].add(() if place in pooled else place)
     for name, found in makers.items():
         if len(found) > 1:
             raise ConfigError(f"two clients would be called {name!r}; rename a site or phase of that name")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The manifest: every way in which a table can be wrong, all reported at once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from pasta_model.data.manifest import Session, read_manifest, read_splits, write
 from pasta_model.errors import ManifestError
 
 HEADER = ["participant_id", "session_id", "site", "diagnosis", "mri", "pet", "age", "sex", "mmse", "split"]
+WIDE = [*HEADER, "rid", "phase"]
 GOOD = ["sub-1", "bl", "A", "CN", "m.nii", "p.nii", "71.5", "F", "n/a", "train"]
 
 
@@ -143,6 +145,37 @@ def test_unreadable_table(tmp_path: Path, text: bytes | None) -> None:
         (tmp_path / "a.tsv").write_bytes(text)
     with pytest.raises(ManifestError, match=r"a\.tsv: (cannot be read|not UTF-8)"):
         read_manifest(tmp_path / "a.tsv")
+
+
+class TestWhoItIs:
+    def test_rid_and_phase_are_read(self, table) -> None:
+        (session,) = read_manifest(table([*GOOD, "0002", "ADNI2"], header=WIDE))
+        assert (session.rid, session.phase, session.person) == ("0002", "ADNI2", "rid:2")
+
+    @pytest.mark.parametrize("cell", ["", "n/a"])
+    def test_without_them_the_subject_is_the_person(self, table, cell: str) -> None:
+        row = [*changed(split=cell), cell, cell]
+        (session,) = read_manifest(table(row, header=WIDE))
+        assert (session.split, session.rid, session.phase, session.person) == (None, "", "", "sub-1")
+
+    @pytest.mark.parametrize("rid", ["2", "0002", "2.0", "02.00"])
+    def test_one_rid_is_spelt_in_many_ways(self, table, rid: str) -> None:
+        (session,) = read_manifest(table([*GOOD, rid, ""], header=WIDE))
+        assert session.person == "rid:2"
+
+    def test_a_rid_is_never_taken_for_a_subject(self) -> None:
+        subject = Session("2", "bl", "A", "CN", Path("m.nii"), Path("p.nii"))
+        assert subject.person != replace(subject, rid="2").person == replace(subject, rid="02").person
+
+    def test_words_that_are_no_names(self, table) -> None:
+        found = problems(table([*GOOD, "2/3", "phase 2"], header=WIDE))
+        assert "line 2 (sub-1): rid '2/3', wanted letters" in found[0]
+        assert "line 2 (sub-1): phase 'phase 2', wanted letters" in found[1]
+
+    def test_a_subject_of_two_rids(self, table) -> None:
+        rows = [[*GOOD, "2", ""], [*changed(session_id="m12"), "3", ""], [*changed(session_id="m24"), "", ""]]
+        (line,) = problems(table(*rows, header=WIDE))
+        assert "sub-1: is rid:2 and rid:3; wanted one RID a participant_id" in line
 
 
 class TestSplitTable:

@@ -52,6 +52,16 @@ def test_a_subject_with_more_visits_is_not_drawn_more_often(make_session, tmp_pa
     assert drawn["ann"] == drawn["bob"] == 6
 
 
+def test_a_person_of_two_names_is_drawn_as_one(make_session, tmp_path, monkeypatch) -> None:
+    names = {"ann": "", "bob": "7", "rob": "07"}
+    sessions = [make_session(name, rid=rid) for name, rid in names.items()]
+    source = loader(prepare_store(tmp_path / "s", sessions, spacing=3.0))
+    taken = places(source, monkeypatch)
+    list(islice(source.batches(2, rng=np.random.default_rng(0)), 6))
+    assert [entry.person for entry in source.store.entries] == ["ann", "rid:7", "rid:7"]
+    assert sum(index == 0 for index, _ in taken) == 6
+
+
 def test_starts_cover_the_whole_volume_evenly(make_store, monkeypatch) -> None:
     source = loader(make_store())
     taken = places(source, monkeypatch)

@@ -56,6 +56,16 @@ class TestContent:
         assert store.indices("test") == [1]
         assert store.indices("valid") == []
 
+    def test_a_store_from_before_persons_were_kept_knows_subjects(self, make_store, tmp_path: Path) -> None:
+        make_store()
+        path = tmp_path / "sites" / "A" / "index.json"
+        index = json.loads(path.read_text())
+        for entry in index["entries"]:
+            del entry["person"]
+        path.write_text(json.dumps(index))
+        entries = SiteStore(path.parent).entries
+        assert [entry.person for entry in entries] == [entry.subject for entry in entries]
+
     def test_arrays_are_read_from_the_disk_not_held(self, make_store) -> None:
         store = make_store()
         assert isinstance(store._mri, np.memmap)
