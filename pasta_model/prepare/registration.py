@@ -134,7 +134,7 @@ def without_shading(mri: Volume, mask: Volume) -> Volume:
     core = replace(inside, data=(inside.data > 0.5).astype(np.float32))
     field = ants.n4_bias_field_correction(
         to_ants(low), mask=to_ants(core), shrink_factor=1, return_bias_field=True,
-        convergence={"iters": [50, 50, 30], "tol": 1e-5},
+        convergence={"iters": [30, 30, 20], "tol": 1e-4},
     )  # fmt: skip
     near = replace(low, data=np.asarray(field.numpy(), np.float32))
     spread = resample(near, onto=mri, transforms=[]).data

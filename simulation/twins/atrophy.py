@@ -43,6 +43,8 @@ class Brain:
         Brain with its fluid, (x, y, z).
     pattern
         Local strength of the disease, about 1, shared by MRI and PET, on the lattice (i, j, k).
+    positions
+        MNI mm of the base anatomy for every voxel, (x, y, z, 3).
     lowest_jacobian
         Smallest determinant of the deformation; > 0 means no folding.
     """
@@ -51,6 +53,7 @@ class Brain:
     maps: dict[str, Floats]
     inside: NDArray[np.bool_]
     pattern: Floats
+    positions: Floats
     lowest_jacobian: float
 
     def millilitres(self, fraction: Floats) -> float:
@@ -76,7 +79,7 @@ def build_brain(rng: np.random.Generator, person: Person, *, anatomy: Anatomy) -
     maps = _warp(anatomy, positions)
     _thin_cortex(maps, person, pattern=pattern, thickness=thickness, anatomy=anatomy)
     inside = maps["grey"] + maps["white"] + maps["csf"] > 0.35
-    return Brain(anatomy.grid, maps, inside, pattern, lowest)
+    return Brain(anatomy.grid, maps, inside, pattern, positions, lowest)
 
 
 def _positions(rng: np.random.Generator, person: Person, *, anatomy: Anatomy) -> tuple[Floats, float]:

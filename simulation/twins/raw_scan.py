@@ -18,6 +18,7 @@ from pasta_model.errors import ConfigError
 from pasta_model.files import write_json
 from simulation.twins.fields import Floats, blur, smooth_noise, to_grid
 from simulation.twins.head import Head, bare_head, build_head, on_template
+from simulation.twins.landmarks import anatomical_suvr, landmarks
 from simulation.twins.layout import STATEMENT
 from simulation.twins.metabolism import metaroi_suvr
 from simulation.twins.pose import Matrix, Triple, View, aim, draw_pose, sample, save_scan, shift
@@ -132,6 +133,7 @@ def _draw_truth(
     rng: np.random.Generator, twin: Twin, head: Head, *, settings: RawSettings, names: tuple[str, str]
 ) -> RawTruth:
     """Draw poses and scales."""
+    grid = template(settings.spacing).head
     scale = 1 + rng.uniform(-settings.max_scale, settings.max_scale)
     mri, pet = (
         draw_pose(rng, rotation=settings.max_rotation_deg, reach=settings.max_shift_mm, scale=scale)
@@ -152,6 +154,8 @@ def _draw_truth(
         mri_white=float(rng.uniform(500, 850)),
         suvr=twin.suvr,
         suvr_scanned=metaroi_suvr(on_template(head.suvr, spacing=settings.spacing), spacing=settings.spacing),
+        landmarks=landmarks(twin.positions, grid),
+        regions=anatomical_suvr(twin.pet, twin.positions, grid),
         spacing=settings.spacing,
     )
 

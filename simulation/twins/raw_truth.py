@@ -32,6 +32,10 @@ class RawTruth:
     suvr, suvr_scanned
         MetaROI SUVR of the twin's PET; and with what spills in from skull and scalp, about 1 % more, which
         is what a perfect registration of a PET without noise would find.
+    landmarks
+        Where the template's MetaROI centres lie in this brain, MNI mm of the twin.
+    regions
+        SUVR of the MetaROI regions as they lie in this brain, in the twin's PET.
     """
 
     subject: str
@@ -45,6 +49,8 @@ class RawTruth:
     mri_white: float
     suvr: float
     suvr_scanned: float
+    landmarks: dict[str, list[float]]
+    regions: dict[str, float]
     spacing: float
 
     @property

@@ -30,6 +30,8 @@ class Twin:
         Of the disease's loss of metabolism.
     hippocampus_ml, ventricles_ml
         In MNI space.
+    positions
+        MNI mm of the template for every voxel, (x, y, z, 3): which structure lies where.
     lowest_jacobian
         > 0 when the deformation does not fold.
     """
@@ -40,6 +42,7 @@ class Twin:
     amplitude: float
     hippocampus_ml: float
     ventricles_ml: float
+    positions: Floats
     lowest_jacobian: float
 
 
@@ -64,6 +67,7 @@ def make_twin(person: Person, *, anatomy: Anatomy, scanner: Scanner, seed: np.ra
         amplitude=uptake.amplitude,
         hippocampus_ml=brain.hippocampus_ml,
         ventricles_ml=brain.ventricles_ml,
+        positions=brain.positions,
         lowest_jacobian=brain.lowest_jacobian,
     )
 

@@ -12,7 +12,7 @@ from pasta_model.data.grid import template
 from pasta_model.errors import VolumeError
 from pasta_model.evaluation import SubjectScore, summarise
 from pasta_model.report.charts import curves, metaroi_scatter, metric_bars
-from pasta_model.report.panels import CUTS, _slice, subject_panel
+from pasta_model.report.panels import CUTS, cut_of, subject_panel
 
 GRID = template(3.0).head
 SCORES = [
@@ -51,13 +51,13 @@ def test_left_is_left_and_up_is_up() -> None:
     """The right hemisphere, the front and the top of the head are where the letters say."""
     x, y, z = np.moveaxis(GRID.coordinates(), -1, 0)
     axial, coronal, sagittal = CUTS
-    assert _slice(x, axial, GRID)[0, -1] > 0 > _slice(x, axial, GRID)[0, 0]
-    assert _slice(y, axial, GRID)[-1, 0] > 0 > _slice(y, axial, GRID)[0, 0]
-    assert _slice(x, coronal, GRID)[0, -1] > 0
-    assert _slice(z, coronal, GRID)[-1, 0] > 0
-    assert _slice(y, sagittal, GRID)[0, -1] > 0
+    assert cut_of(x, axial, GRID)[0, -1] > 0 > cut_of(x, axial, GRID)[0, 0]
+    assert cut_of(y, axial, GRID)[-1, 0] > 0 > cut_of(y, axial, GRID)[0, 0]
+    assert cut_of(x, coronal, GRID)[0, -1] > 0
+    assert cut_of(z, coronal, GRID)[-1, 0] > 0
+    assert cut_of(y, sagittal, GRID)[0, -1] > 0
     for cut, coordinate in zip(CUTS, (z, y, x), strict=True):
-        assert abs(_slice(coordinate, cut, GRID) - cut.position).max() <= GRID.spacing / 2
+        assert abs(cut_of(coordinate, cut, GRID) - cut.position).max() <= GRID.spacing / 2
 
 
 @pytest.mark.parametrize(
