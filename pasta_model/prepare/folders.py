@@ -2,7 +2,9 @@
 """A prepared session on disk: a folder that is whole or absent, and what it was made from."""
 
 import json
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +56,37 @@ def prepare_one(pair: Pair, output: Path, settings: PrepareSettings) -> dict[str
     """
     folder = session_folder(output, pair)
     try:
-        about = _about(pair, settings)
-        there = read_record(folder)
-        if there and all(there.get(key) == value for key, value in about.items()):
-            return {**there, "kept": True}
-        with atomic_directory(folder) as work:
-            record = {**about, **_written(pair, work, settings)}
-            write_json(work / RECORD, record)
+        return _prepared(pair, folder, settings)
     except PastaError as error:
-        return {"error": str(error)}
+        problem = str(error)
     except OSError as error:
-        return {
-            "error": f"cannot be read or written ({error.strerror or error}); free the disk, then run again"
-        }
+        problem = f"cannot be read or written ({error.strerror or error}); free the disk, then run again"
+    with suppress(OSError):  # a subject without a session has no folder
+        folder.parent.rmdir()
+    return {"error": problem}
+
+
+def remove_partial(output: Path) -> None:
+    """Remove what an earlier run, killed at work, has left behind."""
+    for leftover in (
+        *output.glob(".partial-*"),
+        *output.glob("sub-*/.partial-*"),
+        *output.glob("*/.partial-*"),
+    ):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def _prepared(pair: Pair, folder: Path, settings: PrepareSettings) -> dict[str, Any]:
+    about = _about(pair, settings)
+    there = read_record(folder)
+    if there and all(there.get(key) == value for key, value in about.items()):
+        return {**there, "kept": True}
+    with atomic_directory(folder) as work:
+        record = {**about, **_written(pair, work, settings)}
+        write_json(work / RECORD, record)
     return record
 
 

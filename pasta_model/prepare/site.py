@@ -109,6 +109,7 @@ def prepare_site(
         When a person would be in two splits.
     """
     refuse_unwritable(job.output)
+    folders.remove_partial(job.output)
     if job.metaroi:  # a map that cannot be used is known before any work is done
         read_metaroi(job.metaroi, template(job.settings.spacing).crop)
     visits = read_source(job.source, site=job.site)
