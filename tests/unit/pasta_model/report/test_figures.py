@@ -9,6 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from pasta_model.data.grid import template
+from pasta_model.data.metaroi import region_masks
 from pasta_model.errors import VolumeError
 from pasta_model.evaluation import SubjectScore, summarise
 from pasta_model.report.charts import curves, metaroi_scatter, metric_bars
@@ -89,3 +90,10 @@ def test_settings_of_matplotlib_are_left_alone() -> None:
     before = dict(mpl.rcParams)
     metric_bars(summarise(SCORES))
     assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize("spacing", [1.5, 3.0])
+def test_the_cuts_together_meet_every_region(spacing: float) -> None:
+    grid = template(spacing).head
+    for name, mask in region_masks(grid).items():
+        assert any(cut_of(mask, cut, grid).any() for cut in CUTS), name
