@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pasta`: prepare a site, look at a model, synthesise, evaluate."""
 
-import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from pasta_model.config import Scalar
+from pasta_model.commands.prepare import prepare
+from pasta_model.commands.synthesize import synthesize
 from pasta_model.console import run_command
 
 app = typer.Typer(
@@ -20,8 +19,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Manifest = Annotated[Path, typer.Argument(help="participants.tsv or .csv of one site.")]
-RAW_SAMPLES = 4  # of a raw scan, unless asked otherwise: their spread is the uncertainty map
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
+
+app.command()(prepare)
 
 
 @app.command()
@@ -102,77 +102,6 @@ def store(
 
 
 @app.command()
-def prepare(
-    source: Annotated[list[Path], typer.Argument(help="A BIDS folder, a table of paths, or HDF5 files.")],
-    output: Annotated[Path, typer.Argument(help="Where the prepared scans, tables and sites go.")],
-    site: Annotated[str | None, typer.Option(help="Name of the hospital, in place of the source's.")] = None,
-    registration: Annotated[
-        str, typer.Option(help="Of MRI to template: affine, deformable, none (is in MNI space).")
-    ] = "affine",
-    reference: Annotated[
-        str, typer.Option(help="Region of SUVR 1: pons-vermis, pons, vermis, cerebellum.")
-    ] = "pons-vermis",
-    spacing: Annotated[float, typer.Option(help="Voxel size in mm: 1.5 or 3.")] = 1.5,
-    limit_days: Annotated[float, typer.Option(min=0, help="Most days between an MRI and its PET.")] = 180.0,
-    allow_unpaired: Annotated[
-        bool, typer.Option("--allow-unpaired", help="Subjects without a PET are no mistake.")
-    ] = False,
-    metaroi: Annotated[Path | None, typer.Option(help="Your own MetaROI map, NIfTI in MNI space.")] = None,
-    splits: Annotated[Path | None, typer.Option(help="A table of splits to keep to.")] = None,
-    valid: Annotated[float, typer.Option(min=0, max=1, help="Share of subjects that validate.")] = 0.1,
-    test: Annotated[float, typer.Option(min=0, max=1, help="Share of subjects held out.")] = 0.2,
-    partition: Annotated[
-        str, typer.Option(help="Sites of a simulated federation: site, phase, site-phase, one.")
-    ] = "site",
-    smallest: Annotated[int, typer.Option(min=0, help="Pool sites with fewer subjects than this.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
-    seed: Seed = 2026,
-) -> None:
-    """From a hospital's own MRIs and PETs to a prepared site; goes on where it was stopped."""
-    from pasta_model.prepare.settings import prepare_settings
-
-    settings = prepare_settings(registration=registration, reference=reference, spacing=spacing, seed=seed)
-    _prepare(
-        tuple(source),
-        output,
-        settings=settings,
-        site=site,
-        limit_days=limit_days,
-        unpaired=allow_unpaired,
-        metaroi=metaroi,
-        splits=splits,
-        valid=valid,
-        test=test,
-        seed=seed,
-        partition=partition,
-        smallest=smallest,
-        workers=workers or os.cpu_count() or 1,
-    )
-
-
-def _prepare(source: tuple[Path, ...], output: Path, **job: Any) -> None:
-    from rich.console import Console
-
-    from pasta_model.console import progress_bar
-    from pasta_model.prepare.site import PrepareJob, prepare_site
-    from pasta_model.report.decisions import decisions_table
-
-    console = Console()
-    with progress_bar(console, "prepare") as progress:
-        made = prepare_site(PrepareJob(source, output, **job), progress=progress)
-    console.print(decisions_table(made.decisions))
-    for path in made.sites:
-        console.print(f"prepared site: {path}", markup=False, soft_wrap=True)
-    console.print(
-        f"look at {output / 'qc' / 'index.html'}; to leave a session out, write exclude into"
-        f" {output / 'qc.tsv'} and run the same command again",
-        markup=False,
-        soft_wrap=True,
-    )
-    made.raise_if_refused()
-
-
-@app.command()
 def info(
     model: Annotated[Path | None, typer.Option(help="A model.safetensors.")] = None,
     size: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
@@ -234,122 +163,7 @@ def import_checkpoint(
     )
 
 
-@app.command()
-def synthesize(
-    *,
-    model: Annotated[Path, typer.Option(help="A model.safetensors.")],
-    scans: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="A manifest (.tsv, .csv), or prepared MRIs (.nii, .nii.gz); none with --mri.",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[
-        Path, typer.Argument(help="Where the synthetic PETs go, as BIDS derivatives.", show_default=False)
-    ],
-    mri: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="A raw T1, as it comes from the scanner; the PET goes back to its space. Repeatable."
-        ),
-    ] = None,
-    registration: Annotated[
-        str, typer.Option(help="Of a raw T1 to the template: affine or deformable.")
-    ] = "affine",
-    clinical: Annotated[
-        list[str] | None, typer.Option(help="A clinical value of a lone MRI, as age=71; may be repeated.")
-    ] = None,
-    ignore_unknown: Annotated[
-        bool, typer.Option("--ignore-unknown", help="Leave out clinical values that the model does not know.")
-    ] = False,
-    seed: Seed = 0,
-    samples: Annotated[int | None, typer.Option(min=1, help="Of several: their mean and spread.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    hop: Annotated[int | None, typer.Option(min=1, help="Slices from slab to slab.")] = None,
-    solver: Annotated[str | None, typer.Option(help="ddim or dpm++2m.")] = None,
-    planes: Annotated[
-        str | None, typer.Option(help="axial, coronal, sagittal, or all: their mean; as trained.")
-    ] = None,
-    more: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any other sampling setting, as start=500; may be repeated."),
-    ] = None,
-    preview: Annotated[
-        bool, typer.Option("--preview", help="The conditioner's own PET, in one pass.")
-    ] = False,
-    published: Annotated[
-        bool, typer.Option("--published", help="Sample as the published code did, faults and all.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda; by default as trained.")] = None,
-) -> None:
-    """Synthesise the PET of every session of a manifest, or of MRIs; goes on where it was stopped."""
-    _synthesize(
-        model,
-        _either(scans or [], mri or []),
-        output,
-        registration=registration if mri else None,
-        clinical=clinical or [],
-        ignore=ignore_unknown,
-        changes={"samples": samples, "steps": steps, "hop": hop, "solver": solver, "planes": planes},
-        more=more or [],
-        published=published,
-        seed=seed,
-        device=device,
-        preview=preview,
-    )
-
-
-def _either(prepared: Sequence[Path], raw: Sequence[Path]) -> Sequence[Path]:
-    from pasta_model.errors import ManifestError
-
-    if prepared and raw:
-        raise ManifestError("found prepared scans and raw ones (--mri); wanted either: run the command twice")
-    return raw or prepared
-
-
-def _synthesize(
-    model: Path,
-    scans: Sequence[Path],
-    output: Path,
-    *,
-    clinical: Sequence[str],
-    ignore: bool,
-    changes: Mapping[str, Scalar | None],
-    more: Sequence[str],
-    published: bool,
-    registration: str | None,
-    **job: Any,
-) -> None:
-    from rich.console import Console
-
-    from pasta_model.checkpoint import load_checkpoint
-    from pasta_model.config import changes_of, sampling_of
-    from pasta_model.console import progress_bar
-    from pasta_model.data.clinical import SCHEMES, known_values
-    from pasta_model.data.manifest import read_scans
-    from pasta_model.derivatives import SynthesisJob, synthesise_sessions
-    from pasta_model.errors import ManifestError
-    from pasta_model.prepare.settings import prepare_settings
-
-    if not scans:
-        raise ManifestError("nothing to synthesise; give a manifest, prepared MRIs, or raw ones with --mri")
-    settings = load_checkpoint(model).settings
-    sessions = known_values(read_scans(scans, clinical), SCHEMES[settings.data.clinical], ignore=ignore)
-    prepare = None
-    if registration:  # raw scans
-        prepare = prepare_settings(registration=registration, spacing=settings.data.spacing)
-        changes = {**changes, "samples": changes["samples"] or RAW_SAMPLES}
-    sampling = sampling_of(settings, published=published, changes={**changes, **changes_of(more)})
-    console = Console()
-    one = len(sessions) == 1 and console.is_terminal  # of one session, its steps are worth showing
-    with progress_bar(console, "steps" if one else "synthesis") as progress:
-        paths = synthesise_sessions(
-            SynthesisJob(model, output, sampling=sampling, prepare=prepare, **job),
-            sessions,
-            **{"step_progress" if one else "progress": progress},
-        )
-    console.print(f"{output}: {len(paths)} synthetic PETs", markup=False)
+app.command()(synthesize)
 
 
 @app.command()

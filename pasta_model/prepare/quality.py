@@ -63,9 +63,10 @@ def refuse_mismatch(figures: Mapping[str, float]) -> None:
     if overlap >= LEAST_OVERLAP and stretch <= LARGEST_STRETCH:
         return
     raise VolumeError(
-        f"after registration the PET does not fit the MRI: their brains overlap by {overlap:.2f} (Dice, wanted"
-        f" {LEAST_OVERLAP:g} or more), and stretched by {100 * (stretch - 1):.0f} % the PET would fit better"
-        f" (wanted at most {100 * (LARGEST_STRETCH - 1):.0f} %): is it of this subject, and of the brain?"
+        f"after registration the PET does not fit the MRI: their brains overlap by {overlap:.2f} (Dice,"
+        f" wanted {LEAST_OVERLAP:g} or more), and stretched by {100 * (stretch - 1):.0f} % it would fit"
+        f" better (wanted at most {100 * (LARGEST_STRETCH - 1):.0f} %): is it of this subject, and of the"
+        " brain?"
     )
 
 
