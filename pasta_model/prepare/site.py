@@ -15,7 +15,7 @@ OUTPUT/
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -114,8 +114,10 @@ def prepare_site(
         read_metaroi(job.metaroi, template(job.settings.spacing).crop)
     visits = read_source(job.source, site=job.site)
     pairs, decisions = match(visits, limit_days=job.limit_days, require_pet=not job.unpaired)
-    records = _prepare_all(job, pairs, progress)
     exclusions = read_exclusions(job.output / "qc.tsv")
+    if pairs:
+        _with_splits(job, pairs)  # what cannot be split is known before the work is done
+    records = _prepare_all(job, pairs, progress)
     decisions = tuple(_final(d, records, exclusions) for d in decisions)
     write_text(job.output / "sessions.tsv", _table([_row(d) for d in decisions]))
     whole = [p for p in pairs if "error" not in records[p.name]]
@@ -134,16 +136,24 @@ def _prepare_all(
 ) -> dict[str, dict[str, Any]]:
     """Prepare pairs in several processes; return their records by name."""
     records: dict[str, dict[str, Any]] = {}
-    if not pairs:
-        return records
-    job.output.mkdir(parents=True, exist_ok=True)
-    with process_pool(min(job.workers, len(pairs))) as pool:
-        tasks = {pool.submit(folders.prepare_one, p, job.output, job.settings): p.name for p in pairs}
-        for done, task in enumerate(as_completed(tasks), start=1):
-            records[tasks[task]] = task.result()
-            _log(job.output / "log.jsonl", tasks[task], task.result())
-            progress(done, len(pairs))
+    if pairs:
+        job.output.mkdir(parents=True, exist_ok=True)
+    for done, (name, record) in enumerate(_records(job, pairs), start=1):
+        records[name] = record
+        _log(job.output / "log.jsonl", name, record)
+        progress(done, len(pairs))
     return records
+
+
+def _records(job: PrepareJob, pairs: Sequence[Pair]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield names and records as they are ready; one worker works in this process."""
+    workers = min(job.workers, len(pairs))
+    if workers <= 1:
+        yield from ((p.name, folders.prepare_one(p, job.output, job.settings)) for p in pairs)
+        return
+    with process_pool(workers) as pool:
+        tasks = {pool.submit(folders.prepare_one, p, job.output, job.settings): p.name for p in pairs}
+        yield from ((tasks[task], task.result()) for task in as_completed(tasks))
 
 
 def _log(path: Path, name: str, record: Mapping[str, Any]) -> None:
@@ -212,16 +222,22 @@ def _write_quality(
         write_pages(job.output, pairs, records, rows)
 
 
-def _manifest(job: PrepareJob, pairs: Sequence[Pair]) -> tuple[Session, ...]:
-    """Write participants.tsv and splits.tsv of what is taken; return its sessions."""
+def _with_splits(job: PrepareJob, pairs: Sequence[Pair]) -> tuple[tuple[Session, ...], dict[str, str]]:
+    """Return the sessions with site and split, and the table of splits with those of earlier runs."""
     sessions = tuple(_session(job.output, p) for p in pairs)
     sessions = partition_sites(sessions, by=job.partition, smallest=job.smallest)
-    kept = job.output / "splits.tsv"
-    given = read_splits(job.splits or kept) if job.splits or kept.is_file() else {}
+    kept = job.splits or job.output / "splits.tsv"
+    given = read_splits(kept) if job.splits or kept.is_file() else {}
     own = {s.subject: s.split for s in sessions if s.split}  # of the published files
     splits = assign_splits(sessions, valid=job.valid, test=job.test, seed=job.seed, given={**own, **given})
     sessions = apply_splits(tuple(replace(s, split=None) for s in sessions), splits)
-    write_splits(kept, {**given, **splits})
+    return sessions, {**given, **splits}
+
+
+def _manifest(job: PrepareJob, pairs: Sequence[Pair]) -> tuple[Session, ...]:
+    """Write participants.tsv and splits.tsv of what is taken; return its sessions."""
+    sessions, splits = _with_splits(job, pairs)
+    write_splits(job.output / "splits.tsv", splits)
     write_manifest(job.output / "participants.tsv", sessions)
     return sessions
 
