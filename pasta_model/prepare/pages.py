@@ -35,7 +35,12 @@ def write_pages(
     numbers = {n: [_number(row[n]) for row in rows] for n in columns if n not in _ABOUT}
     chart = strips(numbers, flagged=[bool(row["flags"]) for row in rows]) if len(rows) > 1 else None
     title = f"Quality control: {len(rows)} sessions, {sum(bool(r['flags']) for r in rows)} with flags"
-    page = cohort_page(title, columns=columns, rows=[_cells(row) for row in ordered], png=chart)
+    page = cohort_page(
+        title,
+        columns=[name.replace("_", " ") for name in columns],
+        rows=[_cells(row) for row in ordered],
+        png=chart,
+    )
     write_text(output / "qc" / "index.html", page)
 
 

@@ -174,9 +174,7 @@ def test_a_synthetic_pet_comes_back_into_the_patients_space(raw, prepared, model
     assert float(rows[0]["spread"]) >= 0
 
 
-@pytest.mark.skipif(
-    not COLIN.is_file(), reason="no real T1 here: make real-scan fetches one"
-)
+@pytest.mark.skipif(not COLIN.is_file(), reason="no real T1 here: make real-scan fetches one")
 def test_a_real_head_comes_out_alike_in_any_pose(tmp_path):
     head = read_volume(COLIN)
     matrices = []
