@@ -44,7 +44,7 @@ def validate(
         check_scans(sessions, spacing=spacing_of(sessions[0]))
     found = Counter(s.diagnosis for s in sessions)
     groups = ", ".join(f"{n} {name}" for name, n in sorted(found.items()))
-    subjects = len({s.subject for s in sessions})
+    subjects = len({s.person for s in sessions})
     Console().print(
         f"{manifest}: {len(sessions)} sessions of {subjects} subjects ({groups}), no problem", markup=False
     )
@@ -56,6 +56,9 @@ def split(
     output: Annotated[Path, typer.Option(help="Where the table of splits goes.")] = Path("splits.tsv"),
     valid: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
     test: Annotated[float, typer.Option(min=0, max=1)] = 0.2,
+    given: Annotated[
+        Path | None, typer.Option(help="A table of splits to keep to; new subjects are added.")
+    ] = None,
     seed: Seed = 2026,
 ) -> None:
     """Split subjects into train, valid and test, by site and diagnosis."""
@@ -63,11 +66,12 @@ def split(
 
     from rich.console import Console
 
-    from pasta_model.data.manifest import read_manifest, write_splits
+    from pasta_model.data.manifest import read_manifest, read_splits, write_splits
     from pasta_model.data.splits import assign_splits
 
     sessions = [s for manifest in manifests for s in read_manifest(manifest)]
-    splits = assign_splits(sessions, valid=valid, test=test, seed=seed)
+    kept = read_splits(given) if given else {}
+    splits = assign_splits(sessions, valid=valid, test=test, seed=seed, given=kept)
     write_splits(output, splits)
     counts = Counter(splits.values())
     Console().print(
@@ -83,6 +87,7 @@ def store(
         Path | None, typer.Option(help="Table made by 'pasta split'; not needed with a column 'split'.")
     ] = None,
     spacing: Annotated[float | None, typer.Option(help="Voxel size in mm; default: the scans' own.")] = None,
+    metaroi: Annotated[Path | None, typer.Option(help="Your own MetaROI map, NIfTI in MNI space.")] = None,
 ) -> None:
     """Prepare a site for training: reads every scan once, writes whole or not at all."""
     from rich.console import Console
@@ -97,7 +102,8 @@ def store(
         sessions = apply_splits(sessions, read_splits(splits))
     console = Console()
     with progress_bar(console, f"prepare {sessions[0].site}") as progress:
-        made = prepare_store(output, sessions, spacing=spacing or spacing_of(sessions[0]), progress=progress)
+        grid = spacing or spacing_of(sessions[0])
+        made = prepare_store(output, sessions, spacing=grid, metaroi=metaroi, progress=progress)
     console.print(f"{output}: site {made.site}, {len(made.entries)} sessions", markup=False)
 
 

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
 
 @contextmanager
@@ -18,6 +18,10 @@ def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         )
         try:
             yield pool
+        except BaseException:  # Ctrl-C: what is half done is not waited for
+            for child in active_children():
+                child.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -53,7 +53,7 @@ def _cells(row: Mapping[str, str]) -> list[QualityCell]:
 
 
 def _words(name: str) -> str:
-    return f"{name}: {FIGURES[name]}" if name in FIGURES else f"SUVR {name.replace('_', ' ')}"
+    return f"{name}: {FIGURES[name]}" if name in FIGURES else f"SUVR: {name.replace('_', ' ')}"
 
 
 def _number(cell: str) -> float:

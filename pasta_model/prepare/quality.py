@@ -21,6 +21,7 @@ FIGURES: Mapping[str, str] = {
     "pet_overlap": "Dice of the PET's brain with the MRI's",
     "pet_stretch": "how much the PET could be stretched to fit the MRI better",
     "pet_mri_information": "mutual information of PET and MRI in the brain, bits",
+    "reference_uptake": "mean uptake of the reference region, SUVR 1, in the PET's own unit",
 }
 LEAST_OVERLAP = 0.85  # Dice of the PET's brain with the MRI's
 LARGEST_STRETCH = 1.06  # one head in two scanners: 1.01 to 1.02 in twins; two heads: 1.08 to 1.12

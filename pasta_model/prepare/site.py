@@ -206,7 +206,10 @@ def _write_quality(
     records: Mapping[str, Mapping[str, Any]],
     exclusions: Mapping[str, str],
 ) -> None:
-    numbers = [{**records[p.name]["figures"], **records[p.name]["regions"]} for p in pairs]
+    numbers = [
+        {**r["figures"], "reference_uptake": r["uptake"], **r["regions"]}
+        for r in (records[p.name] for p in pairs)
+    ]
     names = list(dict.fromkeys([*FIGURES, *(n for row in numbers for n in row)]))
     flags = outliers(numbers, names)
     rows = []

@@ -28,7 +28,9 @@ from simulation.twins.raw import RawCohortSettings, RawTruth, read_truth, write_
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
-PASTA = [sys.executable, "-c", "from pasta_model.cli import main; main()"]
+# A process started in the background ignores Ctrl-C, and its children with it: not so this one.
+START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+PASTA = [sys.executable, "-c", f"{START}; from pasta_model.cli import main; main()"]
 SMALLEST = "slices 5, width 8, multipliers 1, blocks 1, attention none, heads 1, groups 4, patch 4"
 COLIN = Path(os.environ.get("PASTA_REAL_T1", "/usr/share/mricron/templates/ch2.nii.gz"))
 
@@ -58,6 +60,23 @@ def prepared(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(words, check=True)
     assert not list(out.rglob(".partial-*"))
     return out
+
+
+def test_ctrl_c_stops_at_once_and_says_how_to_go_on(raw, tmp_path):
+    out = tmp_path / "out"
+    words = [*PASTA, "prepare", str(raw), str(out), "--workers", "2", "--spacing", "3"]
+    run = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 300
+    while not list(out.glob("sub-*/.partial-*/xfm")) and time.monotonic() < end:
+        time.sleep(0.2)
+
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    _, said = run.communicate(timeout=60)
+
+    assert run.returncode == 130
+    assert "the same command goes on from here" in said
+    assert "Traceback" not in said
+    assert not list(out.glob("sub-*/ses-*"))
 
 
 def truths(raw: Path) -> list[RawTruth]:
