@@ -53,6 +53,7 @@ def validate(
 @app.command()
 def split(
     manifests: Annotated[list[Path], typer.Argument(help="Manifests of one or more sites.")],
+    *,
     output: Annotated[Path, typer.Option(help="Where the table of splits goes.")] = Path("splits.tsv"),
     valid: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
     test: Annotated[float, typer.Option(min=0, max=1)] = 0.2,
