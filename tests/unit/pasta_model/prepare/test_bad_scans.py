@@ -24,8 +24,8 @@ def save(
 ) -> RawScan:
     image = nib.Nifti1Image(array, np.diag([VOXEL] * 3 + [1.0]) if affine is None else affine)
     affine = image.affine
-    image.header.set_sform(affine, code=codes[0])
-    image.header.set_qform(affine, code=codes[1])
+    image.set_sform(affine, code=codes[0], update_affine=False)
+    image.set_qform(affine, code=codes[1], update_affine=False)
     image.header.set_xyzt_units(unit)
     nib.save(image, path)
     return RawScan(path, "ses-M000")
