@@ -24,7 +24,9 @@ FIGURES: Mapping[str, str] = {
     "reference_uptake": "mean uptake of the reference region, SUVR 1, in the PET's own unit",
 }
 LEAST_OVERLAP = 0.85  # Dice of the PET's brain with the MRI's
-LARGEST_STRETCH = 1.06  # one head in two scanners: 1.01 to 1.02 in twins; two heads: 1.08 to 1.12
+LARGEST_STRETCH = 1.04  # one head in two scanners: below 1.01 in twins; two heads: 1.02 to 1.12
+DOUBTFUL = {"template_likeness": 0.7, "mask_overlap": 0.9, "pet_overlap": 0.92}  # below: to look at
+DOUBTFUL_STRETCH = 1.015
 OUTLIER = 3.5  # robust standard deviations from the cohort's median (Iglewicz and Hoaglin 1993)
 LEAST_COHORT = 8  # sessions below which nobody is an outlier
 PET_EDGE = 0.45  # of the PET's bright tissue: where the brain ends
@@ -69,6 +71,19 @@ def refuse_mismatch(figures: Mapping[str, float]) -> None:
         f" better (wanted at most {100 * (LARGEST_STRETCH - 1):.0f} %): is it of this subject, and of the"
         " brain?"
     )
+
+
+def doubts(figures: Mapping[str, float]) -> list[str]:
+    """Name what a person should look at, whatever the cohort."""
+    found = [
+        f"{name} {figures[name]:.3g}, usual is above {least:g}"
+        for name, least in DOUBTFUL.items()
+        if figures.get(name, 1.0) < least
+    ]
+    stretch = figures.get("pet_stretch", 1.0)
+    if stretch > DOUBTFUL_STRETCH:
+        found.append(f"pet_stretch {stretch:.3g}, usual is below {DOUBTFUL_STRETCH:g}: whose PET is it?")
+    return found
 
 
 def outliers(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> list[list[str]]:

@@ -206,9 +206,10 @@ def _ants_registration(
 ) -> dict[str, Any]:
     import ants
 
+    ants.config.set_ants_deterministic(on=True, seed_value=seed)  # its argument random_seed does nothing
     found: dict[str, Any] = ants.registration(
         to_ants(fixed), to_ants(moving), kind, initial_transform=str(start), mask=to_ants(rim),
-        outprefix=tempfile.mkdtemp(dir=scratch) + "/", random_seed=seed, aff_metric="mattes", **how,
+        outprefix=tempfile.mkdtemp(dir=scratch) + "/", aff_metric="mattes", **how,
     )  # fmt: skip
     return found
 

@@ -28,7 +28,7 @@ class PrepareSettings(Section):
     bias_correction
         Whether the MRI's shading is removed (N4).
     seed
-        Of the random samples that a registration looks at.
+        Of ANTs.
     """
 
     registration: Registration = "affine"

@@ -32,7 +32,7 @@ from pasta_model.files import refuse_unwritable, write_text
 from pasta_model.prepare import folders
 from pasta_model.prepare.matching import match
 from pasta_model.prepare.pages import write_pages
-from pasta_model.prepare.quality import FIGURES, outliers
+from pasta_model.prepare.quality import FIGURES, doubts, outliers
 from pasta_model.prepare.records import Decision, Pair
 from pasta_model.prepare.settings import PrepareSettings
 from pasta_model.prepare.sources import read_source
@@ -218,7 +218,13 @@ def _write_quality(
         excluded = EXCLUDE if pair.name in exclusions else ""
         comment = exclusions.get(pair.name, "")
         rows.append(
-            {"session": pair.name, EXCLUDE: excluded, "comment": comment, "flags": "; ".join(flag), **figures}
+            {
+                "session": pair.name,
+                EXCLUDE: excluded,
+                "comment": comment,
+                "flags": "; ".join([*doubts(row), *flag]),
+                **figures,
+            }
         )
     if rows:
         write_text(job.output / "qc.tsv", _table(rows))

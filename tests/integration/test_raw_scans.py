@@ -138,7 +138,11 @@ def test_a_page_a_subject_and_the_prepared_site_are_there(prepared):
 
 def test_a_pet_of_another_head_is_reported_and_not_trained_on(raw, tmp_path):
     scans = {kind: sorted(raw.rglob(f"sub-*_{kind}.nii.gz")) for kind in ("T1w", "pet")}
-    mri, pet = scans["T1w"][0], scans["pet"][1]
+    mri, pet = scans["T1w"][0], tmp_path / "pet.nii.gz"
+    other = nib.load(scans["pet"][1])
+    longer = other.affine.copy()
+    longer[:3, 1] *= 1.06  # of another person, whose head is longer
+    nib.Nifti1Image(np.asarray(other.dataobj), longer).to_filename(pet)
     table = tmp_path / "table.csv"
     table.write_text(f"RID,VISCODE,SITE,DX,MRI,PET\n1,bl,3,CN,{mri},{pet}\n")
 
