@@ -5,6 +5,7 @@ One row a visit. ADNIMERGE has more than a hundred columns; those without a mean
 AGE is the age at baseline: the time since then is added.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -77,7 +78,9 @@ def read_table(path: Path, *, site: str | None = None) -> tuple[Visit, ...]:
     problems.raise_if_any(ManifestError)
     cells = [{n: row.get(c, "") for n, c in columns.items() if c} for row in rows.values()]
     confused = _confused(cells)
-    return tuple(_visit(path.parent, row, site, confused) for row in cells)
+    merged = "baseline_diagnosis" in cells[0] or columns["session"].lower().startswith("viscode")
+    at_baseline = "years" in cells[0] or merged  # ADNIMERGE's AGE; our own manifest's is that of the visit
+    return tuple(_visit(path.parent, row, site, confused, at_baseline=at_baseline) for row in cells)
 
 
 def _column(header: list[str], aliases: tuple[str, ...]) -> str:
@@ -85,31 +88,44 @@ def _column(header: list[str], aliases: tuple[str, ...]) -> str:
     return next((lower[alias] for alias in aliases if alias in lower), "")
 
 
-def _confused(rows: list[dict[str, str]]) -> dict[str, str]:
-    """Find RIDs of several subjects and subjects of several RIDs: who is who is not known."""
-    by_rid, by_subject = defaultdict(set), defaultdict(set)
+def _confused(rows: list[dict[str, str]]) -> dict[tuple[str, str], str]:
+    """Find RIDs of several subjects, subjects of several RIDs, and subjects who would share a name."""
+    others, alike = defaultdict(set), defaultdict(set)
     for row in rows:
         rid, subject = row.get("rid", ""), row.get("subject", "")
+        if not is_missing(subject):
+            alike[_subject(row, [])].add(subject)
         if not is_missing(rid) and not is_missing(subject):
-            by_rid[rid].add(subject)
-            by_subject[subject].add(rid)
-    found = {}
-    for table in (by_rid, by_subject):
-        for key, others in table.items():
-            if len(others) > 1:
-                found[key] = f"{key} goes with {', '.join(sorted(others))}: one person, one name, wanted"
+            others["rid", rid].add(subject)
+            others["subject", subject].add(rid)
+    found = {
+        ("subject", cell): f"{', '.join(sorted(cells))} would all be {name}: rename all but one"
+        for name, cells in alike.items()
+        for cell in cells
+        if len(cells) > 1
+    }
+    for key, names in others.items():
+        if len(names) > 1:
+            found[key] = f"{key[1]} goes with {', '.join(sorted(names))}: one person, one name, wanted"
     return found
 
 
-def _visit(root: Path, row: Mapping[str, str], site: str | None, confused: Mapping[str, str]) -> Visit:
-    problems = [confused[row[key]] for key in ("rid", "subject") if row.get(key, "") in confused]
+def _visit(
+    root: Path,
+    row: Mapping[str, str],
+    site: str | None,
+    confused: Mapping[tuple[str, str], str],
+    *,
+    at_baseline: bool,
+) -> Visit:
+    keys = [(kind, row.get(kind, "")) for kind in ("rid", "subject")]
+    problems = [confused[key] for key in keys if key in confused]
     session = _session(row, problems)
     months = month_of(session)
     diagnosis, wrong = diagnosis_of(row.get("diagnosis"))
     if not diagnosis and not wrong and months == 0:  # DX_bl tells of the baseline alone
         diagnosis, wrong = diagnosis_of(row.get("baseline_diagnosis"))
     clinical, bad = clinical_of({name: row.get(name) for name in CLINICAL})
-    at_baseline = "baseline_diagnosis" in row or "rid" in row  # ADNIMERGE's AGE
     if clinical["age"] is not None and at_baseline:
         clinical["age"] += _years(row, months)
     day = day_of(row.get("day"))
@@ -123,7 +139,8 @@ def _visit(root: Path, row: Mapping[str, str], site: str | None, confused: Mappi
         problems.append("no site; fill its column, or name the hospital with --site")
     return Visit(
         _subject(row, problems), session, place, diagnosis, scans["mri"], scans["pet"],
-        row.get("phase", "").strip(), clinical, None, (*problems, *([wrong] if wrong else []), *bad),
+        "" if is_missing(row.get("phase")) else row["phase"].strip(), clinical, None,
+        (*problems, *([wrong] if wrong else []), *bad),
         "" if is_missing(row.get("rid")) else row["rid"].strip().removesuffix(".0"),
     )  # fmt: skip
 
@@ -151,9 +168,10 @@ def _session(row: Mapping[str, str], problems: list[str]) -> str:
 
 def _years(row: Mapping[str, str], months: float | None) -> float:
     try:
-        return float(row["years"])
+        years = float(row["years"])
     except (KeyError, ValueError):
-        return (months or 0.0) / 12.0
+        years = math.nan
+    return years if math.isfinite(years) else (months or 0.0) / 12.0
 
 
 def _scan(root: Path, row: Mapping[str, str], kind: str, problems: list[str]) -> RawScan | None:

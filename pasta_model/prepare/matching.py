@@ -2,7 +2,8 @@
 """Which MRI goes with which PET: the nearest in time, and why each session was taken or left."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pasta_model.prepare.records import Decision, Outcome, Pair, RawScan, Visit
 
@@ -31,9 +32,10 @@ def match(
     counts = Counter(v.name for v in visits)
     with_pet = {v.subject for v in visits if v.pet}
     by_subject = defaultdict(list)
+    owners = _owners(visits)
     decisions: list[Decision] = []
     for visit in visits:
-        problems = _problems(visit, counts[visit.name])
+        problems = [*_problems(visit, counts[visit.name]), *_shared(visit, owners)]
         if problems:
             decisions.append(_decision(visit, "refused", "; ".join(problems)))
         else:
@@ -46,8 +48,28 @@ def match(
         decisions += [_outcome(v, members, chosen, limit_days, lonely=lonely) for v in members]
     return (
         tuple(sorted(pairs, key=lambda p: p.name)),
-        tuple(sorted(decisions, key=lambda d: (d.subject, d.session, d.mri, d.pet))),
+        tuple(sorted(decisions, key=lambda d: (d.subject, d.session, d.mri, d.pet, d.reason))),
     )
+
+
+def _owners(visits: Sequence[Visit]) -> dict[tuple[Path, str], set[str]]:
+    """Collect the subjects of each scan."""
+    owners = defaultdict(set)
+    for visit in visits:
+        for scan in (visit.mri, visit.pet):
+            if scan:
+                owners[scan.path, scan.inside].add(visit.subject)
+    return owners
+
+
+def _shared(visit: Visit, owners: Mapping[tuple[Path, str], set[str]]) -> list[str]:
+    """Name the visit's scans that are another subject's too: one of them would be somebody else's."""
+    return [
+        f"{scan.label or scan.path} is given to {' and '.join(sorted(owners[scan.path, scan.inside]))},"
+        " wanted of one subject: find out whose it is"
+        for scan in (visit.mri, visit.pet)
+        if scan and len(owners[scan.path, scan.inside]) > 1
+    ]
 
 
 def _problems(visit: Visit, count: int) -> list[str]:

@@ -18,7 +18,7 @@ _SPELLINGS = {
 }
 _DIAGNOSES = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings.split("|")}
 _SEXES = {"m": 0.0, "male": 0.0, "f": 1.0, "female": 1.0}
-_MISSING = (*MISSING, "na", "nan", "none", "null", "-4", "unknown", ".")  # -4 is ADNI's
+_MISSING = (*MISSING, "na", "nan", "none", "null", "-4", "-4.0", "unknown", ".")  # -4 is ADNI's
 DAYS_OF_MONTH = 30.4375
 _DATES = ("%Y-%m-%d", "%m/%d/%Y", "%d.%m.%Y", "%Y%m%d")
 

@@ -15,7 +15,7 @@ from pasta_model.prepare.records import Visit
 BASELINE = {  # ADNIMERGE's own order and spelling; the two paths are the user's
     "RID": "2", "COLPROT": "ADNI1", "ORIGPROT": "ADNI1", "PTID": "011_S_0002", "SITE": "11", "VISCODE": "bl",
     "EXAMDATE": "2005-09-08", "DX_bl": "CN", "AGE": "74.3", "PTGENDER": "Male", "PTEDUCAT": "16",
-    "PTETHCAT": "Not Hisp/Latino", "APOE4": "0", "FDG": "1.36926", "AV45": "", "MMSE": "28", "ADAS13": "18.67",
+    "PTETHCAT": "Not Hisp/Latino", "APOE4": "0", "FDG": "1.3", "AV45": "", "MMSE": "28", "ADAS13": "18.67",
     "IMAGEUID": "35475", "Hippocampus": "8336", "DX": "CN", "TAU": ">1300", "Years_bl": "0", "Month": "0",
     "MRI": "t1.nii.gz", "PET": "fdg.nii.gz",
 }  # fmt: skip

@@ -63,7 +63,7 @@ def test_a_pet_serves_one_mri_of_its_own_subject_within_the_limit(visits: list[V
 
 @given(VISITS, st.integers(0, 1000))
 def test_the_order_of_the_rows_does_not_matter(visits: list[Visit], seed: int) -> None:
-    shuffled = Random(seed).sample(visits, len(visits))  # noqa: S311
+    shuffled = Random(seed).sample(visits, len(visits))
     assert match(shuffled, limit_days=LIMIT) == match(visits, limit_days=LIMIT)
 
 
