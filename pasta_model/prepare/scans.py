@@ -82,10 +82,24 @@ def _read(scan: RawScan, kind: str) -> tuple[NDArray[np.float32], NDArray[np.flo
         if data.shape != head.shape:
             raise VolumeError(f"{scan.path}: {scan.inside} has shape {data.shape}, wanted {head.shape}")
         return data, head.affine, "RAS"
-    found = read_image(scan.path)
+    try:
+        found = read_image(scan.path)
+    except TypeError as error:  # RGB
+        raise VolumeError(
+            f"{scan.path}: not a readable NIfTI scan: a voxel is not one number ({error});"
+            " is it a picture in colours? export the scan itself"
+        ) from error
+    if len(found.shape) < 3:
+        raise _dimensions(scan, found.shape)
     _check_geometry(scan, found, kind)
     image = nib.as_closest_canonical(found)
     return image.get_fdata(dtype=np.float32), np.asarray(image.affine, np.float64), axis_codes(found)
+
+
+def _dimensions(scan: RawScan, shape: tuple[int, ...]) -> VolumeError:
+    return VolumeError(
+        f"{scan.path}: found {len(shape)} dimensions {shape}, wanted 3; give one volume: is this a T1 MRI?"
+    )
 
 
 def _check_geometry(scan: RawScan, image: SpatialImage, kind: str) -> None:
@@ -101,7 +115,11 @@ def _check_geometry(scan: RawScan, image: SpatialImage, kind: str) -> None:
             problems.add(
                 f"the header's unit of length is {unit}, wanted mm; export it again, or mend the header"
             )
-        disagreement = _disagreement(header, image.shape[:3])
+        try:
+            disagreement = _disagreement(header, image.shape[:3])
+        except ValueError as error:
+            disagreement = 0.0
+            problems.add(f"its qform is no rotation ({error}); copy the sform over it")
         if disagreement is None:
             problems.add(
                 "neither sform nor qform says how the scan lies: left may be right;"
@@ -163,10 +181,7 @@ def _checked(
     if data.ndim == 4 and data.shape[3] == 1:
         data = data[..., 0]
     if data.ndim != 3:
-        raise VolumeError(
-            f"{scan.path}: found {data.ndim} dimensions {data.shape}, wanted 3;"
-            " give one volume: is this a T1 MRI?"
-        )
+        raise _dimensions(scan, data.shape)
     bad = int(data.size - np.isfinite(data).sum())
     if bad:
         raise VolumeError(
