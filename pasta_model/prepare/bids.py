@@ -7,6 +7,7 @@ taken for it.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -101,8 +102,9 @@ def _visit(
     place_name = site or site_of(_cell(row, "site"))
     lacks = () if place_name else ("no site; add the column to participants.tsv, or name it with --site",)
     return Visit(
-        subject.name, session, place_name, diagnosis, scans["mri"], scans["pet"], _cell(row, "phase") or "",
-        clinical, None, (*problems, *lacks, *([wrong] if wrong else []), *bad), _cell(row, "rid") or "",
+        subject.name, session, place_name, diagnosis, scans["mri"], scans["pet"], _word(row, "phase"),
+        clinical, None, (*problems, *lacks, *([wrong] if wrong else []), *bad),
+        _word(row, "rid").removesuffix(".0"),
     )  # fmt: skip
 
 
@@ -110,12 +112,20 @@ def _cell(row: Row, name: str) -> str | None:
     return next((row[alias] for alias in ALIASES[name] if alias in row), None)
 
 
+def _word(row: Row, name: str) -> str:
+    cell = _cell(row, name)
+    return "" if cell is None or is_missing(cell) else cell.strip()
+
+
 def _choose(root: Path, folder: Path, suffix: str) -> RawScan | None:
-    """Choose one scan of a session: raw before processed, then the shortest name, then the first."""
+    """Choose one scan of a session: raw before processed, then the shortest name, then the first.
+
+    A synthetic PET is nobody's measurement and never taken.
+    """
     found = []
     for path in sorted(folder.glob("*.nii*")):
         name = _NIFTI.match(path.name)
-        if name and name["suffix"] == suffix:
+        if name and name["suffix"] == suffix and entities(path.name).get("desc") != "synthetic":
             sidecar = _sidecar(root, path) if suffix == "pet" else {}
             if suffix == "T1w" or _is_fdg(entities(path.name), sidecar):
                 found.append((path, sidecar))
@@ -124,8 +134,13 @@ def _choose(root: Path, folder: Path, suffix: str) -> RawScan | None:
     path, sidecar = min(found, key=lambda f: (_processed(f[0].name), len(entities(f[0].name)), f[0].name))
     label = str(path.relative_to(root)) + (f" (of {len(found)})" if len(found) > 1 else "")
     frames = sidecar.get("FrameDuration", ())
-    seconds = tuple(float(s) for s in frames) if isinstance(frames, list) else ()
+    seconds = tuple(_seconds(s) for s in frames) if isinstance(frames, list) else ()
     return RawScan(path, "", None, label, units=str(sidecar.get("Units", "")), frame_seconds=seconds)
+
+
+def _seconds(length: object) -> float:
+    """Return a frame's length; NaN, which no PET is read with, of what is no number."""
+    return float(length) if isinstance(length, int | float) else math.nan
 
 
 def _processed(name: str) -> bool:
