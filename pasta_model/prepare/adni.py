@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pasta_model.data.manifest import read_rows
+from pasta_model.data.manifest import SPLITS, read_rows
 from pasta_model.errors import ManifestError, Problems
 from pasta_model.prepare.records import RawScan, Visit
 from pasta_model.prepare.vocabulary import (
@@ -48,6 +48,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "mri_day": ("mri_date",),
     "pet_day": ("pet_date",),
     "pet_units": ("pet_units",),
+    "split": ("split",),
 }
 CLINICAL = ("age", "sex", "education", "mmse", "adas13", "apoe4")
 
@@ -134,12 +135,16 @@ def _visit(
         kind: scan and replace(scan, session=session, day=day if scan.day is None else scan.day)
         for kind, scan in scans.items()
     }
+    split = row.get("split") or None
+    if split not in (None, "n/a", *SPLITS):
+        problems.append(f"split {split!r}, wanted one of {', '.join(SPLITS)}")
     place = site or site_of(row.get("site"))
     if not place:
         problems.append("no site; fill its column, or name the hospital with --site")
     return Visit(
         _subject(row, problems), session, place, diagnosis, scans["mri"], scans["pet"],
-        "" if is_missing(row.get("phase")) else row["phase"].strip(), clinical, None,
+        "" if is_missing(row.get("phase")) else row["phase"].strip(), clinical,
+        split if split in SPLITS else None,
         (*problems, *([wrong] if wrong else []), *bad),
         "" if is_missing(row.get("rid")) else row["rid"].strip().removesuffix(".0"),
     )  # fmt: skip

@@ -20,7 +20,7 @@ from pasta_model.prepare.vocabulary import clinical_of, diagnosis_of, session_of
 
 _COLUMNS = ("age", "sex", "education", "mmse", "adas13", "apoe4")  # as published, where no names are given
 _NAMES = {"ptgender": "sex", "pteducat": "education"}
-_SPLIT = re.compile(r"(train|valid|test)\.\w+$")
+_SPLIT = re.compile(r"(?:^|[^A-Za-z])(train|valid|test)\.\w+$")
 
 
 def read_published(paths: Sequence[Path], *, site: str | None = None) -> tuple[Visit, ...]:
@@ -87,6 +87,10 @@ def _visit(path: Path, name: str, group: h5py.Group, columns: Sequence[str], sit
     rid = about.get("RID", "")
     session = session_of(about.get("VISCODE", "bl"))
     subject = f"sub-ADNI{int(float(rid)):04d}" if re.fullmatch(r"\d+(\.0)?", rid) else f"sub-{rid or name}"
+    if not rid:
+        problems.append(
+            "no attribute RID: without it, visits of one person would be several people"
+        )
     row = group.get("tabular")
     cells = {} if row is None else dict(zip(columns, np.ravel(row[()]).tolist(), strict=False))
     known = {c: _cell(c, v) for c, v in cells.items() if c in _COLUMNS}

@@ -10,7 +10,7 @@ from scipy import ndimage
 from pasta_model.data.grid import Grid
 from pasta_model.data.volume import Volume
 from pasta_model.errors import VolumeError
-from pasta_model.prepare.registration import likeness
+from pasta_model.prepare.registration import LEAST_LIKENESS, likeness
 from pasta_model.prepare.template import template_brain
 from pasta_model.prepare.transforms import AFFINE, Alignment, matrix_of
 
@@ -52,6 +52,21 @@ def pet_figures(pet: Volume, mri: Volume, mask: Volume, *, uptake: float) -> dic
         "pet_overlap": dice(_largest(smooth > PET_EDGE * bright), inside),
         "pet_mri_information": _information(smooth[inside], mri.data[inside]),
     }
+
+
+def refuse_elsewhere(figures: Mapping[str, float]) -> None:
+    """Refuse an MRI that was said to lie in MNI space and does not: shifted, or with an axis flipped.
+
+    Raises
+    ------
+    VolumeError
+        Saying how little it is like the template.
+    """
+    if figures["template_likeness"] < LEAST_LIKENESS:
+        raise VolumeError(
+            f"the MRI does not lie on the MNI152 template: correlation {figures['template_likeness']:.2f},"
+            f" wanted {LEAST_LIKENESS:g} or more; is an axis flipped, or is it not registered?"
+        )
 
 
 def refuse_mismatch(figures: Mapping[str, float]) -> None:

@@ -21,7 +21,7 @@ from pasta_model.data.grid import Grid, template
 from pasta_model.data.volume import Volume
 from pasta_model.errors import VolumeError
 from pasta_model.prepare import registration
-from pasta_model.prepare.quality import mri_figures, pet_figures, refuse_mismatch
+from pasta_model.prepare.quality import mri_figures, pet_figures, refuse_elsewhere, refuse_mismatch
 from pasta_model.prepare.scans import Scan
 from pasta_model.prepare.settings import PrepareSettings
 from pasta_model.prepare.suvr import reference_uptake, region_suvr
@@ -121,6 +121,7 @@ def prepare_scans(
         moved = replace(moved, data=moved.data * inside.data)
         head = resample(corrected, onto=grid_volume(grid), transforms=alignment.to_mri)
     figures = mri_figures(moved, inside, grid=grid, alignment=alignment)
+    refuse_elsewhere(figures)
     made = Prepared(moved, None, inside, head, mri.volume, alignment, None, {}, figures, steps.lines)
     if pet is None:
         return made

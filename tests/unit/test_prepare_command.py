@@ -330,3 +330,16 @@ def test_published_hdf5_becomes_a_site(pasta, cohort, tmp_path, out):
     }  # fmt: skip
     assert entries[0].clinical["adas13"] is None
     shutil.rmtree(out)
+
+
+def test_a_registered_scan_with_a_flipped_axis_is_refused(prepare, table, out, tmp_path):
+    rows = read(table)
+    mri = read_volume(Path(rows[0]["mri"]))
+    write_volume(tmp_path / "flipped.nii.gz", Volume(mri.data[:, ::-1, ::-1].copy(), mri.affine))
+    write(table, [rows[0] | {"mri": str(tmp_path / "flipped.nii.gz")}, *rows[1:]])
+
+    said = prepare(table)
+
+    assert said.status == 2
+    assert "does not lie on the MNI152 template" in said.err
+    assert outcomes(out)[rows[0]["participant_id"]][0] == "refused"
