@@ -88,9 +88,7 @@ def _visit(path: Path, name: str, group: h5py.Group, columns: Sequence[str], sit
     session = session_of(about.get("VISCODE", "bl"))
     subject = f"sub-ADNI{int(float(rid)):04d}" if re.fullmatch(r"\d+(\.0)?", rid) else f"sub-{rid or name}"
     if not rid:
-        problems.append(
-            "no attribute RID: without it, visits of one person would be several people"
-        )
+        problems.append("no attribute RID: without it, visits of one person would be several people")
     row = group.get("tabular")
     cells = {} if row is None else dict(zip(columns, np.ravel(row[()]).tolist(), strict=False))
     known = {c: _cell(c, v) for c, v in cells.items() if c in _COLUMNS}
