@@ -58,7 +58,9 @@ def session_page(
         "Mask outline on the MRI, PET over MRI, checkerboard with the template, reference region and MetaROI."
     )
     caption = "Neurological view: left is left. Green: mask, reference region. Blue: MetaROI."
-    return _render(f"{name}: quality control", tables, [picture_of(png, alt=alt, caption=caption)])
+    return _render(
+        f"{name}: quality control", tables, [picture_of(png, alt=alt, caption=caption)], first=True
+    )
 
 
 def cohort_page(
@@ -77,11 +79,13 @@ def _words(step: Mapping[str, Any]) -> str:
     return ", ".join(f"{k}: {v}" for k, v in step.items() if k not in ("step", "seconds") and v)
 
 
-def _render(title: str, tables: Sequence[QualityTable], pictures: Sequence[Picture]) -> str:
+def _render(
+    title: str, tables: Sequence[QualityTable], pictures: Sequence[Picture], *, first: bool = False
+) -> str:
     environment = Environment(
         loader=PackageLoader("pasta_model.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("quality.html.j2").render(
-        title=title, note=NOTE, tables=tables, pictures=pictures
+        title=title, note=NOTE, tables=tables, pictures=pictures, pictures_first=first
     )
