@@ -43,7 +43,7 @@ COARSE = Grid((48, 56, 48), (-94.0, -130.0, -80.0), 4.0)  # a rim of MNI space, 
 MIDDLE = template(3.0).head  # for the atlas's deformation
 RIM = 6.0  # mm around the brain where the similarity is looked at
 HEIGHTS = (0.0, 25.0, 50.0)  # mm above the head's centre of mass where the search starts
-LEAST_LIKENESS = 0.5  # correlation with the template that a found brain has at least
+LEAST_LIKENESS = 0.6  # correlation with the template; upside down or back to front it is up to 0.57
 
 
 def register_mri(mri: Volume, folder: Path, *, grid: Grid, bent: bool, seed: int) -> Alignment:
