@@ -171,7 +171,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_mri_transform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registration, "_deform", lambda *args, **how: None)  # slow
+    monkeypatch.setattr(registration, "_deform", lambda *args, **how: None)  # takes long
     mri = seen(600 * BRAIN.t1, GRID, THERE, box=wide(PLACE))
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:

@@ -194,13 +194,13 @@ def test_what_must_be_mended_comes_first_and_the_title_counts() -> None:
             Decision("sub-1", "a", "taken", "3 days apart"),
             Decision("sub-3", "a", "refused", "no site"),
             Decision("sub-2", "a", "left", "no PET"),
-            Decision("sub-2", "b", "refused", "found [2] times\nin a file"),
+            Decision("sub-2", "b", "refused", "found [red] times\nin a file"),
         ]
     )
     found = [re.search(r"sub-\d", line).group() for line in lines if "sub-" in line]
     assert found == ["sub-2", "sub-3", "sub-2", "sub-1"]
     assert any("1 taken, 1 left, 2 refused" in line for line in lines)
-    assert any("found [2] times in a file" in line for line in lines)  # no markup, one line
+    assert any("found [red] times in a file" in line for line in lines)  # no markup, one line
 
 
 def test_of_many_sessions_the_table_shows_the_first_and_counts_the_rest() -> None:
