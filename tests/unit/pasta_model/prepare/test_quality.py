@@ -18,6 +18,7 @@ from pasta_model.prepare.quality import (
     LEAST_COHORT,
     LEAST_OVERLAP,
     dice,
+    doubts,
     mri_figures,
     outliers,
     pet_figures,
@@ -137,3 +138,14 @@ def test_the_pets_unit_does_not_matter() -> None:
     first, second = (pet_figures(p, MRI, MASK, uptake=u) for p, u in ((pet, 5000.0), (scaled, 1.0)))
     assert first == pytest.approx(second, abs=1e-3)
     assert set(first) <= set(FIGURES)
+
+
+def test_doubts_are_told_whatever_the_cohort() -> None:
+    assert doubts({"template_likeness": 0.9, "mask_overlap": 0.97, "pet_stretch": 1.009}) == []
+    assert doubts({}) == []
+    (stretch,) = doubts({"pet_stretch": 1.02})
+    assert "whose PET is it?" in stretch
+    assert doubts({"template_likeness": 0.6, "pet_overlap": 0.9}) == [
+        "template_likeness 0.6, usual is above 0.7",
+        "pet_overlap 0.9, usual is above 0.92",
+    ]
