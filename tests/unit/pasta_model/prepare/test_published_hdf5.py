@@ -19,14 +19,14 @@ SMALL = np.arange(24.0).reshape(2, 3, 4)
 
 def write(path: Path, *, layout: str = "{}/data", without: str = "", **changes: object) -> Path:
     """Write a file of one visit; `without` leaves a part of it out."""
-    about = {"DX": "CN", "RID": 2, "VISCODE": "m06"} | changes
+    about = {"DX": "CN", "RID": 2, "VISCODE": "m06", "SITE": b"11"} | changes
     with h5py.File(path, "a") as file:
         group = file.create_group(str(changes.get("name", "2_m06")))
         for place in ("MRI/T1", "PET/FDG"):
             if place != without:
                 group[layout.format(place)] = changes.get("data", SMALL)
         group["tabular"] = np.asarray(changes.get("tabular", CLINICAL))
-        group.attrs.update({key: about[key] for key in ("DX", "RID", "VISCODE")})
+        group.attrs.update({key: about[key] for key in ("DX", "RID", "VISCODE", "SITE")})
     return path
 
 
@@ -128,3 +128,65 @@ def test_a_volume_of_another_shape_or_gone_is_refused(tmp_path: Path) -> None:
         read_mri(RawScan(path, "ses-M006", inside="/2_m06/MRI/T1/data"))
     with pytest.raises(VolumeError, match="cannot be read"):
         read_array(path, "/3_bl/MRI/T1/data")
+
+
+def test_adnis_numbers_for_the_sexes_are_told_by_a_2_in_any_file(tmp_path: Path) -> None:
+    man = write(tmp_path / "a.h5", tabular=(70.0, 1.0, *CLINICAL[2:]))
+    woman = write(tmp_path / "b.h5", RID=3, tabular=(70.0, 2.0, *CLINICAL[2:]))
+    assert [v.clinical["sex"] for v in read_published([man, woman])] == [0.0, 1.0]
+    assert read_published([man])[0].clinical["sex"] == 1.0
+
+
+def test_the_published_readmes_names_of_columns_are_known(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        names = [b"age", b"gender", b"education", b"MMSE", b"ADAS-Cog-13", b"ApoE4"]
+        file["stats/tabular/columns"] = np.array(names)
+    assert tuple(read_published([path])[0].clinical.values()) == CLINICAL
+
+
+@pytest.mark.parametrize("tabular", [(70.0, 1.0), [b"a"] * 6])
+def test_a_bad_row_of_values_is_a_problem_of_its_visit_only(tmp_path: Path, tabular: object) -> None:
+    path = write(tmp_path / "a.h5", tabular=tabular)
+    write(path, name="3_bl", RID=3)
+    bad, good = read_published([path])
+    assert bad.problems == ("tabular does not hold 6 numbers, one for each of stats/tabular/columns",)
+    assert set(bad.clinical.values()) == {None}
+    assert good.problems == ()
+
+
+def test_values_may_be_the_dataset_data_in_a_group(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        file.move("2_m06/tabular", "2_m06/values")
+        file.move("2_m06/values", "2_m06/tabular/data")
+    assert tuple(read_published([path])[0].clinical.values()) == CLINICAL
+
+
+def test_attributes_may_be_arrays_of_one_value_or_empty(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", RID=np.array([2]), VISCODE=h5py.Empty("f"))
+    (visit,) = read_published([path])
+    assert (visit.name, visit.rid) == ("sub-ADNI0002_ses-M000", "2")
+
+
+@pytest.mark.parametrize("kind", [OSError, RuntimeError, ValueError, KeyError])
+def test_whatever_h5py_raises_of_a_damaged_file_is_one_clear_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def damaged(group: h5py.Group) -> None:
+        raise kind("flipped bits")  # a flipped byte of a header gives any of these
+
+    path = write(tmp_path / "a.h5")
+    (visit,) = read_published([path])
+    monkeypatch.setattr(h5py.Group, "__getitem__", lambda group, name: damaged(group))
+    monkeypatch.setattr(h5py.Group, "get", lambda group, name: damaged(group))
+    with pytest.raises(ManifestError, match=r"not a readable HDF5 file .*flipped bits"):
+        read_published([path])
+    with pytest.raises(VolumeError, match=r"cannot be read .*flipped bits"):
+        read_array(path, visit.mri.inside)
+
+
+def test_without_a_site_each_visit_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", SITE="")
+    assert "--site" in read_published([path])[0].problems[0]
+    assert read_published([path], site="Oslo")[0].problems == ()
