@@ -76,7 +76,7 @@ def _problems(visit: Visit, count: int) -> list[str]:
     problems = list(visit.problems)
     if count > 1:
         problems.append(f"found {count} times, wanted once: keep one of them")
-    if not visit.diagnosis and not any("diagnosis" in p for p in problems):
+    if visit.mri and not visit.diagnosis and not any("diagnosis" in p for p in problems):
         problems.append("no diagnosis, wanted CN, MCI or Dementia")
     return problems
 
@@ -87,8 +87,10 @@ def _outcome(
     if visit.session in chosen:
         return _taken(chosen[visit.session])
     if visit.mri and lonely == "refused":
-        return _decision(visit, lonely, "the subject has no FDG-PET; give one, or allow unpaired subjects")
-    return _decision(visit, "left", _why(visit, members, chosen, limit_days))
+        reason = "the subject has no FDG-PET; give one, or allow unpaired subjects"
+    else:
+        lonely, reason = "left", _why(visit, members, chosen, limit_days)
+    return _decision(visit, lonely, "; ".join([reason, *visit.notes]))
 
 
 def days_apart(mri: RawScan, pet: RawScan) -> float | None:
@@ -131,6 +133,8 @@ def _why(visit: Visit, members: Sequence[Visit], chosen: dict[str, Pair], limit_
         return (
             f"the PET nearest in time, of {session}, is {days:.0f} days away, wanted at most {limit_days:.0f}"
         )
+    if not distances:
+        return "no FDG-PET of this subject that can be used"
     return "no PET in this session, and no dates that would tell how near the others are"
 
 

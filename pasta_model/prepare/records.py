@@ -64,6 +64,8 @@ class Visit:
         Where the source already has splits (the published HDF5 files): train, valid or test.
     problems
         What keeps the session from being used, each one clear sentence.
+    notes
+        What was found and could not be taken, such as a PET of another tracer; told where nothing else was.
     """
 
     subject: str
@@ -77,6 +79,7 @@ class Visit:
     split: str | None = None
     problems: tuple[str, ...] = ()
     rid: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -71,7 +71,7 @@ def test_the_order_of_the_rows_does_not_matter(visits: list[Visit], seed: int) -
 def test_a_refused_visits_scans_are_never_used(visits: list[Visit]) -> None:
     pairs, decisions = match(visits, limit_days=LIMIT)
     refused = {f"{d.subject}_{d.session}" for d in decisions if d.outcome == "refused"}
-    wrong = {v.name for v in visits if v.problems or not v.diagnosis}
+    wrong = {v.name for v in visits if v.problems or (v.mri and not v.diagnosis)}
     assert wrong <= refused
     assert not refused & {name for p in pairs for name in (p.name, f"{p.visit.subject}_{p.pet.session}")}
 
@@ -158,3 +158,20 @@ def test_a_file_given_to_two_subjects_is_refused_for_both() -> None:
     assert [d.outcome for d in decisions] == ["refused", "refused", "taken"]
     assert all("s and t" in d.reason for d in decisions[:2])
     assert [p.name for p in pairs] == ["u_a"]
+
+
+def test_a_session_without_mri_needs_no_diagnosis_and_lends_its_pet() -> None:
+    lender = make("s", "b", "none", 9.0, diagnosis="")
+    empty = make("s", "c", "none", "none", diagnosis="")
+    pairs, decisions = match([make("s", "a", 0.0, "none"), lender, empty])
+    assert [(p.name, p.pet.session) for p in pairs] == [("s_a", "b")]
+    assert [d.outcome for d in decisions] == ["taken", "left", "left"]
+
+
+def test_what_was_found_and_not_taken_is_told_where_nothing_was_taken() -> None:
+    note = "x_pet.nii is a PET of 18FAV45, wanted FDG"
+    lone, paired = make("s", "a", 0.0, "none", notes=(note,)), make("t", "a", 0.0, 0.0, notes=(note,))
+    for strict in (True, False):
+        left, taken = match([lone, paired], require_pet=strict)[1]
+        assert left.reason.endswith(f"; {note}")
+        assert taken.reason == "same session, 0 days apart"
