@@ -3,23 +3,23 @@
 
 A session is matched by real dates where `scans.tsv` or `sessions.tsv` give them for all of a subject's
 scans, else by the months in the sessions' names. FDG is `trc-18FFDG` or `trc-FDG`; no other tracer is
-taken for it.
+taken for it. Columns may have the names that Clinica's converters give them.
 """
 
-import json
-import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pasta_model.data.manifest import read_rows
 from pasta_model.errors import ManifestError
 from pasta_model.prepare.adni import ALIASES, CLINICAL
 from pasta_model.prepare.records import RawScan, Visit
+from pasta_model.prepare.sidecars import Sidecar, contradiction, entities, inherited, is_fdg, read_sidecar
 from pasta_model.prepare.vocabulary import (
     DAYS_OF_MONTH,
+    bad_date,
     clinical_of,
     day_of,
     diagnosis_of,
@@ -28,9 +28,21 @@ from pasta_model.prepare.vocabulary import (
     site_of,
 )
 
-TRACERS = ("18ffdg", "fdg", "18f-fdg")
 _NIFTI = re.compile(r"(?P<stem>sub-.+)_(?P<suffix>T1w|pet)\.nii(\.gz)?$")
+_ONLY = "ses-M000"  # what the one visit of a subject without session folders is called
+_CHANGING = ("mmse", "adas13")  # in participants.tsv they tell of the first session alone
 Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A subject's folder and what the tables say: of the person, and of each session."""
+
+    folder: Path
+    first: str
+    person: Row
+    sessions: Mapping[str, Row]
+    problems: tuple[str, ...]
 
 
 def read_bids(root: Path, *, site: str | None = None) -> tuple[Visit, ...]:
@@ -44,133 +56,145 @@ def read_bids(root: Path, *, site: str | None = None) -> tuple[Visit, ...]:
     Raises
     ------
     ManifestError
-        When the folder holds no subject.
+        When the folder holds no subject, or participants.tsv cannot be read.
     """
     subjects = sorted(p for p in root.glob("sub-*") if p.is_dir())
     if not subjects:
         raise ManifestError(f"{root}: no folder sub-*; wanted a BIDS dataset, a table or HDF5 files")
-    people = _table(root / "participants.tsv", "participant_id")
+    people, twice = _people(root / "participants.tsv")
     visits = []
     for folder in subjects:
-        person = people.get(folder.name)
-        missing = () if person else (f"{folder.name} is not in participants.tsv; add the row",)
-        sessions = [
-            _visit(root, folder, s, person=person or {}, site=site, problems=missing)
-            for s in _sessions(folder)
-        ]
-        visits += _comparable(sessions)
+        problems = [] if folder.name in people else [f"{folder.name} is not in participants.tsv; add the row"]
+        if folder.name in twice:
+            problems.append(f"{folder.name} has several rows in participants.tsv, wanted one")
+        table = _table(folder / f"{folder.name}_sessions.tsv", "session_id", problems)
+        places = {p.name: p for p in sorted(folder.glob("ses-*")) if p.is_dir()} or {_ONLY: folder}
+        first = min(places, key=lambda s: (month_of(s) is None, month_of(s) or 0.0, s))
+        subject = _Subject(folder, first, people.get(folder.name, {}), table, tuple(problems))
+        visits += _comparable([_visit(root, subject, s, p, site) for s, p in places.items()])
     return tuple(visits)
 
 
-def entities(name: str) -> dict[str, str]:
-    """Return the entities of a BIDS file name: sub-01_ses-M00_T1w.nii is sub 01 and ses M00."""
-    return dict(part.split("-", 1) for part in name.split("_") if "-" in part)
+def _people(path: Path) -> tuple[dict[str, Row], set[str]]:
+    """Read participants.tsv: its rows by subject, and the subjects that have several."""
+    if not path.is_file():
+        return {}, set()
+    header, rows = read_rows(path)
+    if "participant_id" not in [name.lower() for name in header]:
+        raise ManifestError(
+            f"{path}: no column participant_id, found {', '.join(header)}; wanted tabs between the columns"
+        )
+    return _keyed(rows, "participant_id")
 
 
-def _sessions(folder: Path) -> list[Path]:
-    found = sorted(p for p in folder.glob("ses-*") if p.is_dir())
-    return found or [folder]
-
-
-def _table(path: Path, key: str) -> dict[str, dict[str, str]]:
-    """Read a table of the dataset by its key; a missing one is empty. Column names in small letters."""
+def _table(path: Path, key: str, problems: list[str]) -> dict[str, Row]:
+    """Read a subject's table by its key; a missing one is empty, a bad one is the subject's problem."""
     if not path.is_file():
         return {}
-    _, rows = read_rows(path)
+    try:
+        _, rows = read_rows(path)
+    except ManifestError as error:
+        problems.append(" ".join(str(error).split()))
+        return {}
+    found, twice = _keyed(rows, key)
+    problems += [f"{path.name}: {name} has several rows, wanted one" for name in sorted(twice)]
+    return found
+
+
+def _keyed(rows: Mapping[int, Mapping[str, str]], key: str) -> tuple[dict[str, Row], set[str]]:
+    """Return rows by a column, and what turns up there more than once. Column names in small letters."""
     lower = [{name.lower(): cell for name, cell in row.items()} for row in rows.values()]
-    return {row.get(key, ""): row for row in lower}
+    counts = Counter(row.get(key, "") for row in lower)
+    return {row.get(key, ""): row for row in lower}, {name for name, count in counts.items() if count > 1}
 
 
-def _visit(
-    root: Path, subject: Path, folder: Path, *, person: Row, site: str | None, problems: tuple[str, ...]
-) -> Visit:
-    session = folder.name if folder != subject else "ses-M000"
-    about = _table(subject / f"{subject.name}_sessions.tsv", "session_id").get(session, {})
-    row = {**person, **{k: v for k, v in about.items() if not is_missing(v)}}
-    diagnosis, wrong = diagnosis_of(_cell(row, "diagnosis"))
-    clinical, bad = clinical_of({name: _cell(row, name) for name in CLINICAL})
-    days = {Path(k).name: v for p in folder.glob("*_scans.tsv") for k, v in _table(p, "filename").items()}
+def _visit(root: Path, subject: _Subject, session: str, folder: Path, site: str | None) -> Visit:
+    about = subject.sessions.get(session, {})
+    problems, notes = list(subject.problems), list[str]()
+    diagnosis, wrong = diagnosis_of(_told(subject, session, "diagnosis"))
+    if not diagnosis and not wrong and session == subject.first:
+        diagnosis, wrong = diagnosis_of(_told(subject, session, "baseline_diagnosis"))
+    cells = {name: _told(subject, session, name) for name in CLINICAL}
+    cells["age"] = cells["age"] or _cell(subject.person, "baseline_age")
+    clinical, bad = clinical_of(cells)
+    if clinical["age"] is not None and _cell(about, "age") is None:  # the person's, at the first session
+        clinical["age"] += _years(subject.first, session)
+    days: dict[str, Row] = {}
+    for table in sorted(folder.glob("*_scans.tsv")):
+        days |= {Path(name).name: row for name, row in _table(table, "filename", problems).items()}
     scans = {}
     for kind, place, suffix in (("mri", "anat", "T1w"), ("pet", "pet", "pet")):
-        chosen = _choose(root, folder / place, suffix)
-        own = days.get(chosen.path.name, {}) if chosen else {}
-        day = day_of(own.get("acq_time")) if own else None
-        fallback = day_of(about.get("acq_time"))
-        scans[kind] = (
-            replace(chosen, session=session, day=fallback if day is None else day) if chosen else None
-        )
-    place_name = site or site_of(_cell(row, "site"))
-    lacks = () if place_name else ("no site; add the column to participants.tsv, or name it with --site",)
+        scan = _choose(root, folder / place, suffix, problems, notes)
+        if scan:
+            date = _cell(days.get(scan.path.name, {}), "day") or _cell(about, "day")
+            problems += bad_date(date, f"date of {scan.path.name}")
+            scan = replace(scan, session=session, day=day_of(date))
+        scans[kind] = scan
+    place_name = site or site_of(_told(subject, session, "site"))
+    if not place_name:
+        problems.append("no site; add the column to participants.tsv, or name it with --site")
     return Visit(
-        subject.name, session, place_name, diagnosis, scans["mri"], scans["pet"], _word(row, "phase"),
-        clinical, None, (*problems, *lacks, *([wrong] if wrong else []), *bad),
-        _word(row, "rid").removesuffix(".0"),
+        subject.folder.name, session, place_name, diagnosis, scans["mri"], scans["pet"],
+        _told(subject, session, "phase") or "", clinical, None,
+        (*problems, *([wrong] if wrong else []), *bad),
+        (_told(subject, session, "rid") or "").removesuffix(".0"), tuple(notes),
     )  # fmt: skip
 
 
+def _told(subject: _Subject, session: str, name: str) -> str | None:
+    """Return what the session's own row says, else what the person's says where it still holds."""
+    own = _cell(subject.sessions.get(session, {}), name)
+    if own is not None or (name in _CHANGING and session != subject.first):
+        return own
+    return _cell(subject.person, name)
+
+
 def _cell(row: Row, name: str) -> str | None:
-    return next((row[alias] for alias in ALIASES[name] if alias in row), None)
+    """Return the first value among the columns that may hold it."""
+    cells = (row[alias] for alias in ALIASES[name] if alias in row)
+    return next((cell.strip() for cell in cells if not is_missing(cell)), None)
 
 
-def _word(row: Row, name: str) -> str:
-    cell = _cell(row, name)
-    return "" if cell is None or is_missing(cell) else cell.strip()
+def _years(first: str, session: str) -> float:
+    months = month_of(first), month_of(session)
+    return 0.0 if months[0] is None or months[1] is None else (months[1] - months[0]) / 12.0
 
 
-def _choose(root: Path, folder: Path, suffix: str) -> RawScan | None:
+def _choose(root: Path, folder: Path, suffix: str, problems: list[str], notes: list[str]) -> RawScan | None:
     """Choose one scan of a session: raw before processed, then the shortest name, then the first.
 
     A synthetic PET is nobody's measurement and never taken.
     """
     found = []
     for path in sorted(folder.glob("*.nii*")):
-        name = _NIFTI.match(path.name)
-        if name and name["suffix"] == suffix and entities(path.name).get("desc") != "synthetic":
-            sidecar = _sidecar(root, path) if suffix == "pet" else {}
-            if suffix == "T1w" or _is_fdg(entities(path.name), sidecar):
-                found.append((path, sidecar))
+        name, words = _NIFTI.match(path.name), entities(path.name)
+        if not name or name["suffix"] != suffix or words.get("desc") == "synthetic":
+            continue
+        if words.get("part", "mag") != "mag":  # a phase image is no T1 MRI
+            continue
+        sidecar = read_sidecar(inherited(root, path)) if suffix == "pet" else Sidecar()
+        tracer = words.get("trc", sidecar.tracer)
+        if suffix == "T1w" or is_fdg(tracer):
+            found.append((path, sidecar))
+        else:
+            notes.append(_other_tracer(path, tracer))
     if not found:
         return None
     path, sidecar = min(found, key=lambda f: (_processed(f[0].name), len(entities(f[0].name)), f[0].name))
+    problems += sidecar.problems
+    problems += contradiction(path, sidecar)
     label = str(path.relative_to(root)) + (f" (of {len(found)})" if len(found) > 1 else "")
-    frames = sidecar.get("FrameDuration", ())
-    seconds = tuple(_seconds(s) for s in frames) if isinstance(frames, list) else ()
-    return RawScan(path, "", None, label, units=str(sidecar.get("Units", "")), frame_seconds=seconds)
+    return RawScan(path, "", None, label, units=sidecar.units, frame_seconds=sidecar.frame_seconds)
 
 
-def _seconds(length: object) -> float:
-    """Return a frame's length; NaN, which no PET is read with, of what is no number."""
-    return float(length) if isinstance(length, int | float) else math.nan
+def _other_tracer(path: Path, tracer: str) -> str:
+    if tracer:
+        return f"{path.name} is a PET of {tracer}, wanted FDG"
+    return f"{path.name} does not say its tracer; name it trc-18FFDG if it is FDG"
 
 
 def _processed(name: str) -> bool:
     return bool({"space", "desc"} & set(entities(name)))
-
-
-def _is_fdg(names: Mapping[str, str], sidecar: Mapping[str, Any]) -> bool:
-    tracer = names.get("trc") or str(sidecar.get("TracerName", ""))
-    return tracer.lower() in TRACERS
-
-
-def _sidecar(root: Path, scan: Path) -> dict[str, Any]:
-    """Collect a scan's metadata by BIDS's inheritance: the nearer file overrides the farther one."""
-    merged: dict[str, Any] = {}
-    for path in _inherited(root, scan):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        merged.update(found if isinstance(found, dict) else {})
-    return merged
-
-
-def _inherited(root: Path, scan: Path) -> Iterator[Path]:
-    """Yield the sidecars that apply, farthest first: their entities are among the scan's own."""
-    own = entities(scan.name).items()
-    folders = [root, *(root / p for p in reversed(scan.parent.relative_to(root).parents) if p != Path())]
-    for folder in dict.fromkeys([*folders, scan.parent]):
-        fitting = [p for p in folder.glob("*pet.json") if entities(p.name).items() <= own]
-        yield from sorted(fitting, key=lambda p: len(entities(p.name)))
 
 
 def _comparable(visits: list[Visit]) -> list[Visit]:

@@ -94,6 +94,13 @@ def day_of(cell: str | None) -> float | None:
     return None
 
 
+def bad_date(cell: str | None, what: str) -> list[str]:
+    """Name a date that cannot be read: to leave it out in silence would pair scans by chance."""
+    if is_missing(cell) or day_of(cell) is not None:
+        return []
+    return [f"{what} {cell!r}, wanted a date such as 2010-03-18, or nothing"]
+
+
 def month_of(session: str) -> float | None:
     """Return the months after baseline that a visit's name says: bl, m06, ses-M006."""
     text = session.lower().removeprefix("ses-")

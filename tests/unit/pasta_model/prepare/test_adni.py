@@ -183,3 +183,66 @@ def test_every_problem_of_a_row_is_told(read) -> None:
     assert len(visit.problems) == 4
     for word in ("VISCODE", "did you mean Dementia?", "mmse '280'", "gone.nii does not exist"):
         assert word in told
+
+
+def test_one_rid_in_several_spellings_is_one_person(read) -> None:
+    visits = read(BASELINE, MONTH_6 | {"RID": "2.0"}, MONTH_6 | {"RID": "0002", "VISCODE": "m12", "PTID": ""})
+    assert {(v.subject, v.rid, v.problems) for v in visits} == {("sub-ADNI011S0002", "2", ())}
+
+
+def test_rows_without_rid_and_subject_get_nobodys_name(read) -> None:
+    _, lost = read(BASELINE | {"RID": "NA"}, MONTH_6 | {"RID": "NA", "PTID": ""})
+    assert "no subject" in lost.problems[0]
+
+
+@pytest.mark.parametrize("name", ["EXAMDATE", "MRI_DATE", "PET_DATE"])
+def test_a_date_that_cannot_be_read_is_a_problem(read, name: str) -> None:
+    (visit,) = read(BASELINE | {name: "31/12/2005"})
+    assert len(visit.problems) == 1
+    assert "31/12/2005" in visit.problems[0]
+
+
+def test_age_goes_by_months_where_there_are_no_years(read) -> None:
+    rows = [
+        {n: c for n, c in MONTH_6.items() if n != "Years_bl"} | {"VISCODE": code, "Month": month}
+        for code, month in (("m06", "7"), ("uns1", "30"), ("uns1", "NA"), ("sc", ""))
+    ]
+    ages = [visit.clinical["age"] for visit in read(*rows)]
+    assert ages == [pytest.approx(74.3 + 7 / 12), pytest.approx(74.3 + 2.5), None, pytest.approx(74.3)]
+
+
+def test_adnis_code_of_a_missing_value_is_no_time(read) -> None:
+    (visit,) = read(MONTH_6 | {"Years_bl": "-4", "Month": "-4"})
+    assert visit.clinical["age"] == pytest.approx(74.3 + 0.5)
+
+
+def test_a_failed_screening_is_refused(read) -> None:
+    assert "failed screening" in read(BASELINE | {"VISCODE": "f"})[0].problems[0]
+
+
+def test_a_name_without_a_letter_or_digit_is_refused(read) -> None:
+    assert "wanted letters a to z" in " ".join(read(OURS | {"participant_id": "ÄÖ"})[0].problems)
+    assert "wanted letters or digits" in read(OURS | {"session_id": "--"})[0].problems[0]
+
+
+def test_a_json_beside_the_pet_tells_units_and_frames(read, tmp_path: Path) -> None:
+    (tmp_path / "fdg.json").write_text('{"Units": "Bq/mL", "FrameDuration": [60, 300], "TracerName": "FDG"}')
+    (visit,) = read(BASELINE)
+    assert (visit.pet.units, visit.pet.frame_seconds, visit.problems) == ("Bq/mL", (60.0, 300.0), ())
+    assert read(BASELINE | {"PET_UNITS": "SUV"})[0].pet.units == "SUV"
+
+
+def test_a_json_of_another_tracer_is_a_problem(read, tmp_path: Path) -> None:
+    (tmp_path / "fdg.json").write_text('{"TracerName": "18F-AV45"}')
+    assert "its JSON says '18F-AV45'" in read(BASELINE)[0].problems[0]
+
+
+def test_the_wrong_mark_between_columns_is_told(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("RID;VISCODE;MRI;PET\n2;bl;a.nii;b.nii\n")
+    with pytest.raises(ManifestError, match="found one column; wanted commas"):
+        read_table(tmp_path / "table.csv")
+
+
+def test_a_folder_is_no_scan(read, tmp_path: Path) -> None:
+    (tmp_path / "dicom").mkdir()
+    assert "is no file" in read(BASELINE | {"MRI": "dicom"})[0].problems[0]

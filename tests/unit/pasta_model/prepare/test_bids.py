@@ -12,6 +12,7 @@ import pytest
 from pasta_model.errors import ManifestError
 from pasta_model.prepare.bids import read_bids
 from pasta_model.prepare.records import Visit
+from pasta_model.prepare.sidecars import is_fdg
 from pasta_model.prepare.vocabulary import DAYS_OF_MONTH
 
 PEOPLE = "participant_id\tsite\tdiagnosis\tage\tsex\nsub-01\tOslo\tMCI\t70\tF\n"
@@ -229,3 +230,100 @@ def test_the_person_is_known_by_the_rid_where_there_is_one(dataset) -> None:
 def test_a_folder_without_subjects_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"no folder sub-\*"):
         read_bids(tmp_path)
+
+
+CLINICA = {  # columns as its converter of ADNI writes them
+    "participants.tsv": "participant_id\tsex\teducation_level\tage_bl\tsite\toriginal_study\tadni_rid\tapoe4"
+    "\tdiagnosis_sc\nsub-01\tF\t16\t70\t11\tADNI1\t2\t1\tLMCI\n",
+    "sub-01/sub-01_sessions.tsv": "session_id\texamination_date\tcurrent_study\tdiagnosis\tMMSE\n"
+    "ses-M000\t2010-01-05\tADNI1\tn/a\t28\nses-M012\t2011-01-10\tADNI2\tn/a\tn/a\n",
+}
+
+
+def test_columns_may_have_clinicas_names(dataset) -> None:
+    first, second = dataset(T1.format("M000"), T1.format("M012"), files=CLINICA)
+    assert (first.site, first.phase, second.phase, first.rid) == ("site-11", "ADNI1", "ADNI2", "2")
+    assert first.clinical == {
+        "age": 70.0, "sex": 1.0, "education": 16.0, "mmse": 28.0, "adas13": None, "apoe4": 1.0,
+    }  # fmt: skip
+    assert (first.diagnosis, second.diagnosis) == ("MCI", "")  # diagnosis_sc is that of the first session
+    assert second.mri.day - first.mri.day == 370
+    assert second.clinical["age"] == pytest.approx(71.0)
+
+
+def test_what_changes_in_a_person_is_not_carried_to_later_sessions(dataset) -> None:
+    table = "participant_id\tsite\tgroup\tage\tmmse\teducation\nsub-01\tA\tAD\t70\t21\t12\n"
+    first, second = dataset(T1.format("M006"), T1.format("M024"), files={"participants.tsv": table})
+    assert (first.clinical["age"], second.clinical["age"]) == (70.0, 71.5)
+    assert (first.clinical["mmse"], second.clinical["mmse"]) == (21.0, None)
+    assert (second.clinical["education"], second.diagnosis) == (12.0, "Dementia")
+
+
+def test_an_age_of_the_session_is_taken_as_it_is(dataset) -> None:
+    table = {"sub-01/sub-01_sessions.tsv": "session_id\tage\nses-M012\t71.2\n"}
+    assert dataset(T1.format("M000"), T1.format("M012"), files=table)[1].clinical["age"] == 71.2
+
+
+def test_a_bad_table_of_a_subject_is_the_problem_of_that_subject_only(dataset) -> None:
+    people = PEOPLE + "sub-02\tOslo\tCN\t60\tM\n"
+    bad = {"sub-01/sub-01_sessions.tsv": "session_id\tage\nses-M000\t1\t2\t3\n"}
+    scans = (T1.format("M000"), "sub-02/anat/sub-02_T1w.nii")
+    one, other = dataset(*scans, files={"participants.tsv": people} | bad)
+    assert "4 cells, wanted 2" in one.problems[0]
+    assert other.problems == ()
+
+
+def test_two_rows_of_one_subject_or_session_are_a_problem(dataset) -> None:
+    twice = {"sub-01/sub-01_sessions.tsv": "session_id\tage\nses-M000\t60\nses-M000\t70\n"}
+    files = {"participants.tsv": PEOPLE + "sub-01\tBergen\tAD\t80\tM\n"} | twice
+    assert dataset(T1.format("M000"), files=files)[0].problems == (
+        "sub-01 has several rows in participants.tsv, wanted one",
+        "sub-01_sessions.tsv: ses-M000 has several rows, wanted one",
+    )
+
+
+def test_a_table_with_commas_is_refused(dataset) -> None:
+    with pytest.raises(ManifestError, match=r"no column participant_id.*wanted tabs"):
+        dataset(T1.format("M000"), files={"participants.tsv": PEOPLE.replace("\t", ",")})
+
+
+def test_a_date_that_cannot_be_read_is_a_problem(dataset) -> None:
+    (visit,) = dataset(T1.format("M000"), files=scans_tsv("M000", "10:20:30", "n/a"))
+    assert visit.problems[0].startswith("date of sub-01_ses-M000_T1w.nii.gz '10:20:30', wanted a date")
+
+
+def test_a_damaged_sidecar_is_a_problem(dataset) -> None:
+    (visit,) = dataset(FDG.format("M000"), files={"pet.json": "{"})
+    assert visit.problems[0].startswith("pet.json is no readable JSON")
+
+
+@pytest.mark.parametrize(("tracer", "problems"), [("AV45", 1), ("[18F]FDG", 0), ("n/a (FDG)", 0)])
+def test_a_sidecar_of_another_tracer_than_the_files_name_is_a_problem(dataset, tracer, problems) -> None:
+    (visit,) = dataset(FDG.format("M000"), files={"pet.json": {"TracerName": tracer}})
+    assert len(visit.problems) == problems
+    assert all("its JSON says 'AV45'" in problem for problem in visit.problems)
+
+
+def test_a_pet_that_is_not_taken_is_noted(dataset) -> None:
+    other = FDG.format("M000").replace("18FFDG", "18FAV45")
+    (visit,) = dataset(other, "sub-01/ses-M000/pet/sub-01_ses-M000_pet.nii")
+    assert visit.notes == (
+        "sub-01_ses-M000_pet.nii does not say its tracer; name it trc-18FFDG if it is FDG",
+        "sub-01_ses-M000_trc-18FAV45_pet.nii.gz is a PET of 18FAV45, wanted FDG",
+    )
+
+
+@pytest.mark.parametrize("part", ["phase", "real", "imag"])
+def test_a_phase_image_is_no_mri(dataset, part: str) -> None:
+    assert dataset(T1.format("M000").replace("_T1w", f"_part-{part}_T1w"))[0].mri is None
+
+
+@pytest.mark.parametrize(
+    ("fdg", "tracers"),
+    [
+        (True, "18FFDG|fdg|[18F]FDG|F-18 FDG|18FDG|2-[18F]fluoro-2-deoxy-D-glucose|Fluorodeoxyglucose"),
+        (False, "FDGal|18FFDGal|18F||FDOPA|18FFDOPA"),
+    ],
+)
+def test_fdg_however_it_is_spelt(fdg: bool, tracers: str) -> None:
+    assert [is_fdg(tracer) for tracer in tracers.split("|")] == [fdg] * len(tracers.split("|"))

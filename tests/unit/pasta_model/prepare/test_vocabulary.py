@@ -7,6 +7,7 @@ import pytest
 
 from pasta_model.data.manifest import CLINICAL
 from pasta_model.prepare.vocabulary import (
+    bad_date,
     clinical_of,
     day_of,
     diagnosis_of,
@@ -136,3 +137,15 @@ def test_a_name_is_letters_and_digits_after_its_prefix() -> None:
 )
 def test_a_sites_number_becomes_a_name(cell: str, site: str) -> None:
     assert site_of(cell) == site
+
+
+@pytest.mark.parametrize("cell", [None, "", "n/a", "2010-03-18", "2010-03-18T10:20:30"])
+def test_a_date_or_nothing_is_no_mistake(cell: str | None) -> None:
+    assert bad_date(cell, "date") == []
+
+
+@pytest.mark.parametrize("cell", ["31/12/2010", "10:20:30", "spring"])
+def test_a_date_that_cannot_be_read_is_named(cell: str) -> None:
+    assert bad_date(cell, "date of x") == [
+        f"date of x {cell!r}, wanted a date such as 2010-03-18, or nothing"
+    ]
