@@ -39,7 +39,7 @@ from pasta_model.prepare.transforms import (
 )
 from pasta_model.workers import process_pool
 from simulation.twins.cohort import SiteSettings
-from simulation.twins.pose import apply
+from simulation.twins.pose import apply, turned
 from simulation.twins.raw import RawCohortSettings, RawTruth, read_truth, write_raw_dataset
 
 CENTRES = np.array([region.centre for region in METAROI_REGIONS])
@@ -132,30 +132,23 @@ def real(path: Path) -> None:
     """Turn a real head into several poses: the same brain must come out, whatever the pose."""
     head = read_volume(path)
     rng = np.random.default_rng(3)
-    places, ends = [], []
+    places = []
     for _ in range(3):
         pose = np.eye(4)
-        pose[:3, :3] = _turn(rng.uniform(-12, 12, 3))
+        pose[:3, :3] = np.asarray(turned(rng.uniform(-12, 12, 3)))[:3, :3]
         pose[:3, 3] = rng.uniform(-25, 25, 3)
-        turned = replace(head, affine=pose @ head.affine)
+        posed = replace(head, affine=pose @ head.affine)
         with tempfile.TemporaryDirectory() as name:
             start = time.monotonic()
-            made = prepare_scans(Scan(turned), None, Path(name))
+            made = prepare_scans(Scan(posed), None, Path(name))
             seconds = time.monotonic() - start
             places.append(apply(np.linalg.inv(pose), apply(matrix_of(Path(name) / AFFINE), CENTRES)))
             back = to_native(made.mri, made)
             inside = back.data > 0
             same = np.corrcoef(back.data[inside], head.data[inside])[0, 1]
-        ends.append(made.mri.data)
         print(json.dumps({"seconds": round(seconds, 1), "round_trip": round(float(same), 4), **made.figures}))
     apart = np.linalg.norm(np.array(places) - np.mean(places, axis=0), axis=-1)
     print(f"from pose to pose, MetaROI centres move by {apart.max():.3f} mm at most")
-
-
-def _turn(degrees: np.ndarray) -> np.ndarray:
-    from simulation.twins.pose import turned
-
-    return np.asarray(turned(degrees))[:3, :3]
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import numpy as np
 
 from pasta_model.data.grid import template_of
 from pasta_model.data.metaroi import region_masks
+from pasta_model.data.tables import write_table
 from pasta_model.data.volume import Volume, write_volume
-from pasta_model.files import write_text
 from pasta_model.prepare.records import RawScan
 from pasta_model.prepare.scans import read_mri
 from pasta_model.prepare.session import Prepared, prepare_scans
@@ -91,10 +91,14 @@ def write_native(
             write_volume(path, back, description=description, space="scanner")
             files.append(path)
     table = pet_path.with_name(native_name(pet_path.name).replace("_pet.nii.gz", "_metaroi.tsv"))
-    lines = ["region\tsynthetic_suvr\tspread"]
-    for name, mean, spread in region_rows(made, prepared):
-        lines.append(f"{name}\t{mean:.4f}\t{'n/a' if spread is None else format(spread, '.4f')}")
-    write_text(table, "\n".join(lines) + "\n")
+    write_table(
+        table,
+        ("region", "synthetic_suvr", "spread"),
+        [
+            (name, f"{mean:.4f}", "n/a" if spread is None else f"{spread:.4f}")
+            for name, mean, spread in region_rows(made, prepared)
+        ],
+    )
     return [*files, table]
 
 

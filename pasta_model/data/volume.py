@@ -89,6 +89,7 @@ def read_image(path: Path) -> SpatialImage:
         OrientationError,
         EOFError,
         OSError,
+        TypeError,  # a picture in colours
         ValueError,
         zlib.error,
     ) as error:

@@ -63,7 +63,7 @@ def prepare_one(pair: Pair, output: Path, settings: PrepareSettings) -> dict[str
         problem = f"cannot be read or written ({error.strerror or error}); free the disk, then run again"
     with suppress(OSError):  # a subject without a session has no folder
         folder.parent.rmdir()
-    return {"error": problem}
+    return {"error": problem, "settings": settings.model_dump(), "versions": versions()}
 
 
 def remove_partial(output: Path) -> None:

@@ -5,8 +5,8 @@ The template has no skull, a raw scan has one. The similarity is therefore looke
 brain and a rim around it only: in the rim the template is dark, and so are fluid and skull. A coarse
 search from several starting heights finds the brain above any length of neck.
 
-Mutual information (Mattes) throughout: it needs no equal intensities. Nothing here is random but the
-voxels that the similarity is measured at, and they have a seed.
+Mutual information (Mattes) where scans differ in contrast, local correlation for the deformation. ANTs runs
+on one thread and with a seed: the same scans give the same bytes.
 """
 
 import shutil
@@ -94,8 +94,8 @@ def brain_mask(mri: Volume, alignment: Alignment) -> Volume:
 def register_pet(pet: Volume, mri: Volume, mask: Volume, folder: Path, *, seed: int) -> None:
     """Register a PET rigidly to its T1; write the transform to the alignment's folder.
 
-    The search starts where the scanners' coordinates put the PET, and where its centre of mass meets the
-    brain; the better end is kept.
+    The search starts where the scanners' coordinates put the PET, and where the middle of what is bright in
+    it meets the brain, at two heights; the best end is kept.
     """
     fixed, inside = _isotropic(mri, mask, 2.0)
     rim = replace(inside, data=_dilated(inside.data > 0.5, RIM / 2.0).astype(np.float32))
@@ -224,7 +224,7 @@ def _information(warped: Any, fixed: Any, rim: Volume) -> float:
 
 
 def _pet_starts(pet: Volume, inside: Volume) -> Iterator[NDArray[np.float64]]:
-    """Yield shifts from T1 to PET: none, and that which brings the centres together."""
+    """Yield shifts from T1 to PET: none if they are near, and those that bring the centres together."""
     centres = []
     for volume, data in (
         (inside, inside.data),
@@ -253,9 +253,8 @@ def _isotropic(mri: Volume, mask: Volume, spacing: float) -> tuple[Volume, Volum
     affine[:3, :3] = mri.affine[:3, :3] / sizes * spacing
     affine[:3, 3] = mri.affine[:3, :3] @ low + mri.affine[:3, 3]
     onto = Volume(np.zeros(shape, np.float32), affine)
-    return resample(_smoothed(mri, spacing), onto=onto, transforms=[]), resample(
-        mask, onto=onto, transforms=[]
-    )
+    low_mri = resample(_smoothed(mri, spacing), onto=onto, transforms=[])
+    return low_mri, resample(mask, onto=onto, transforms=[])
 
 
 def _smoothed(volume: Volume, spacing: float) -> Volume:

@@ -82,13 +82,7 @@ def _read(scan: RawScan, kind: str) -> tuple[NDArray[np.float32], NDArray[np.flo
         if data.shape != head.shape:
             raise VolumeError(f"{scan.path}: {scan.inside} has shape {data.shape}, wanted {head.shape}")
         return data, head.affine, "RAS"
-    try:
-        found = read_image(scan.path)
-    except TypeError as error:  # RGB
-        raise VolumeError(
-            f"{scan.path}: not a readable NIfTI scan: a voxel is not one number ({error});"
-            " is it a picture in colours? export the scan itself"
-        ) from error
+    found = read_image(scan.path)
     if len(found.shape) < 3:
         raise _dimensions(scan, found.shape)
     _check_geometry(scan, found, kind)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of a preparation: what is done to each scan; they travel into every log and sidecar."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -51,8 +50,3 @@ def prepare_settings(**values: object) -> PrepareSettings:
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors()]
         raise ConfigError("the preparation's settings cannot be used: " + "; ".join(lines)) from error
-
-
-def is_hdf5(path: Path) -> bool:
-    """Tell an HDF5 file by its name."""
-    return path.suffix in (".h5", ".hdf5")

@@ -12,8 +12,6 @@ OUTPUT/
   log.jsonl           each step of each session, with settings and versions
 """
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
@@ -23,23 +21,23 @@ from pathlib import Path
 from typing import Any
 
 from pasta_model.data.grid import template
-from pasta_model.data.manifest import MISSING, Session, read_rows, read_splits, write_manifest, write_splits
+from pasta_model.data.manifest import Session, read_splits, write_manifest, write_splits
 from pasta_model.data.metaroi import read_metaroi
 from pasta_model.data.partition import By, partition_sites
 from pasta_model.data.splits import apply_splits, assign_splits
+from pasta_model.data.tables import write_table
 from pasta_model.errors import ManifestError, Problems
-from pasta_model.files import refuse_unwritable, write_text
+from pasta_model.files import refuse_unwritable
 from pasta_model.prepare import folders
 from pasta_model.prepare.matching import match
-from pasta_model.prepare.pages import write_pages
-from pasta_model.prepare.quality import FIGURES, doubts, outliers
 from pasta_model.prepare.records import Decision, Pair
+from pasta_model.prepare.review import read_exclusions, write_review
 from pasta_model.prepare.settings import PrepareSettings
 from pasta_model.prepare.sources import read_source
 from pasta_model.prepare.stores import write_stores
 from pasta_model.workers import process_pool
 
-EXCLUDE = "exclude"
+COLUMNS = ("participant_id", "session_id", "outcome", "reason", "mri", "pet", "days_apart")
 
 
 @dataclass(frozen=True)
@@ -119,9 +117,9 @@ def prepare_site(
         _with_splits(job, pairs)  # what cannot be split is known before the work is done
     records = _prepare_all(job, pairs, progress)
     decisions = tuple(_final(d, records, exclusions) for d in decisions)
-    write_text(job.output / "sessions.tsv", _table([_row(d) for d in decisions]))
+    write_table(job.output / "sessions.tsv", COLUMNS, [_row(d) for d in decisions])
     whole = [p for p in pairs if "error" not in records[p.name]]
-    _write_quality(job, whole, records, exclusions)
+    write_review(job.output, whole, records, exclusions)
     taken = [p for p in whole if p.name not in exclusions]
     if not taken:
         PreparedSite(decisions, ()).raise_if_refused()
@@ -164,17 +162,6 @@ def _log(path: Path, name: str, record: Mapping[str, Any]) -> None:
         log.write(json.dumps(line, sort_keys=True) + "\n")
 
 
-def read_exclusions(path: Path) -> dict[str, str]:
-    """Return the sessions that a person has excluded in qc.tsv, with the comment."""
-    if not path.is_file():
-        return {}
-    _, rows = read_rows(path)
-    wrong = sorted({r.get(EXCLUDE, "") for r in rows.values()} - {EXCLUDE, *MISSING})
-    if wrong:
-        raise ManifestError(f"{path}: column exclude holds {', '.join(wrong)}; wanted {EXCLUDE!r} or nothing")
-    return {r["session"]: r.get("comment", "") for r in rows.values() if r.get(EXCLUDE) == EXCLUDE}
-
-
 def _final(
     decision: Decision, records: Mapping[str, Mapping[str, Any]], exclusions: Mapping[str, str]
 ) -> Decision:
@@ -191,44 +178,11 @@ def _final(
     return decision
 
 
-def _row(decision: Decision) -> dict[str, str]:
+def _row(decision: Decision) -> list[str]:
     days = "n/a" if decision.days_apart is None else f"{decision.days_apart:.0f}"
     reason = " ".join(decision.reason.split())
-    return {
-        "participant_id": decision.subject, "session_id": decision.session, "outcome": decision.outcome,
-        "reason": reason, "mri": decision.mri or "n/a", "pet": decision.pet or "n/a", "days_apart": days,
-    }  # fmt: skip
-
-
-def _write_quality(
-    job: PrepareJob,
-    pairs: Sequence[Pair],
-    records: Mapping[str, Mapping[str, Any]],
-    exclusions: Mapping[str, str],
-) -> None:
-    numbers = [
-        {**r["figures"], "reference_uptake": r["uptake"], **r["regions"]}
-        for r in (records[p.name] for p in pairs)
-    ]
-    names = list(dict.fromkeys([*FIGURES, *(n for row in numbers for n in row)]))
-    flags = outliers(numbers, names)
-    rows = []
-    for pair, row, flag in zip(pairs, numbers, flags, strict=True):
-        figures = {name: f"{row[name]:.4f}" if name in row else "n/a" for name in names}
-        excluded = EXCLUDE if pair.name in exclusions else ""
-        comment = exclusions.get(pair.name, "")
-        rows.append(
-            {
-                "session": pair.name,
-                EXCLUDE: excluded,
-                "comment": comment,
-                "flags": "; ".join([*doubts(row), *flag]),
-                **figures,
-            }
-        )
-    if rows:
-        write_text(job.output / "qc.tsv", _table(rows))
-        write_pages(job.output, pairs, records, rows)
+    scans = (decision.mri or "n/a", decision.pet or "n/a")
+    return [decision.subject, decision.session, decision.outcome, reason, *scans, days]
 
 
 def _with_splits(job: PrepareJob, pairs: Sequence[Pair]) -> tuple[tuple[Session, ...], dict[str, str]]:
@@ -259,11 +213,3 @@ def _session(output: Path, pair: Pair) -> Session:
         mri=folder / folders.mri_name(pair.name), pet=folder / folders.pet_name(pair.name),
         clinical=visit.clinical, split=visit.split, rid=visit.rid, phase=visit.phase,
     )  # fmt: skip
-
-
-def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), delimiter="\t", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -9,7 +9,8 @@ from pasta_model.prepare.adni import read_table
 from pasta_model.prepare.bids import read_bids
 from pasta_model.prepare.published_hdf5 import read_published
 from pasta_model.prepare.records import Visit
-from pasta_model.prepare.settings import is_hdf5
+
+HDF5 = (".h5", ".hdf5")
 
 
 def read_source(paths: Sequence[Path], *, site: str | None = None) -> tuple[Visit, ...]:
@@ -23,7 +24,7 @@ def read_source(paths: Sequence[Path], *, site: str | None = None) -> tuple[Visi
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
         raise ManifestError(f"{', '.join(missing)}: no such file or folder; check the path")
-    if all(is_hdf5(path) for path in paths):
+    if all(path.suffix in HDF5 for path in paths):
         return read_published(paths, site=site)
     if len(paths) == 1 and paths[0].is_dir():
         return read_bids(paths[0], site=site)

@@ -3,31 +3,19 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
 
 from rich.markup import escape
 from rich.table import Table
+
+from pasta_model.prepare.records import Decision
 
 _COLOURS = {"taken": "green", "left": "yellow", "refused": "bold red"}
 MOST = 60  # rows; sessions.tsv holds all
 
 
-class Decided(Protocol):
-    """A decision as `prepare.records` makes it."""
-
-    @property
-    def subject(self) -> str: ...  # noqa: D102
-    @property
-    def session(self) -> str: ...  # noqa: D102
-    @property
-    def outcome(self) -> str: ...  # noqa: D102
-    @property
-    def reason(self) -> str: ...  # noqa: D102
-
-
-def decisions_table(decisions: Sequence[Decided]) -> Table:
+def decisions_table(decisions: Sequence[Decision]) -> Table:
     """Return the sessions with outcome and reason: first what must be mended, at most `MOST` rows."""
-    counts = Counter(d.outcome for d in decisions)
+    counts: Counter[str] = Counter(d.outcome for d in decisions)
     title = ", ".join(f"{counts[name]} {name}" for name in _COLOURS)
     table = Table("subject", "session", "outcome", "why", title=title, title_justify="left")
     order = list(reversed(_COLOURS))
