@@ -64,7 +64,7 @@ def register_mri(mri: Volume, folder: Path, *, grid: Grid, bent: bool, seed: int
     VolumeError
         When no brain is found: what comes out does not look like the template.
     """
-    with _scratch() as scratch:
+    with _scratch(folder) as scratch:
         start, likeness = _search(mri, scratch, seed=seed)
         if likeness < LEAST_LIKENESS:
             raise VolumeError(
@@ -99,7 +99,7 @@ def register_pet(pet: Volume, mri: Volume, mask: Volume, folder: Path, *, seed: 
     """
     fixed, inside = _isotropic(mri, mask, 2.0)
     rim = replace(inside, data=_dilated(inside.data > 0.5, RIM / 2.0).astype(np.float32))
-    with _scratch() as scratch:
+    with _scratch(folder) as scratch:
         ends = []
         for number, shift in enumerate(_pet_starts(pet, inside)):
             start = scratch / f"start-{number}.txt"
@@ -117,7 +117,7 @@ def pet_stretch(pet: Volume, mri: Volume, mask: Volume, folder: Path, *, seed: i
     """
     fixed, inside = _isotropic(mri, mask, 3.0)
     rim = replace(inside, data=_dilated(inside.data > 0.5, RIM / 3.0).astype(np.float32))
-    with _scratch() as scratch:
+    with _scratch(folder) as scratch:
         found = _ants_registration(
             fixed, pet, "Affine", rim, scratch, start=folder / RIGID, seed=seed, aff_iterations=(60, 30),
             aff_shrink_factors=(2, 1), aff_smoothing_sigmas=(1, 0),
@@ -270,7 +270,10 @@ def _dilated(mask: NDArray[np.bool_], voxels: float) -> NDArray[np.bool_]:
 
 
 @contextmanager
-def _scratch() -> Iterator[Path]:
-    """Yield a folder for what ANTs leaves behind; it is removed."""
-    with tempfile.TemporaryDirectory(prefix="pasta-") as name:
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Yield a folder for what ANTs leaves behind; it is removed.
+
+    It lies in the folder of the transforms, so that whoever removes that after a kill removes it too.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix="scratch-") as name:
         yield Path(name)
