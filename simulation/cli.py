@@ -35,10 +35,10 @@ def demo(
 
     from pasta_model.console import log_to_console
     from pasta_model.report.table import scores_table
+    from server.deployment.processes import terminate_as_exit
     from simulation.demo import Demo
     from simulation.demo_report import write_demo_report
     from simulation.demo_settings import demo_cohort, demo_settings
-    from simulation.processes import terminate_as_exit
 
     log_to_console(verbose=False)
     console = Console()

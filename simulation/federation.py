@@ -6,19 +6,14 @@ and `flwr ls`. What runs is the bundle that a hospital would receive: the apps w
 folder, and what they import is the bundle's copy of the packages.
 """
 
-import json
 import os
-import re
-import subprocess
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from simulation.processes import terminate_as_exit
-from simulation.superlink import CONNECTION, SuperLink, script, superlink
-
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_STARTED = re.compile(r"started run (\d+)")
+from server.deployment import flower
+from server.deployment.flower import follow_run, to_toml
+from server.deployment.processes import terminate_as_exit
+from simulation.superlink import superlink
 
 
 def run_simulation(
@@ -62,10 +57,7 @@ def run_simulation(
         command = run_command(
             app.resolve(), settings, nodes=nodes, cpus_per_node=cpus_per_node, gpus_per_node=gpus_per_node
         )
-        run_id = _stream(link, command, on_line or (lambda _: None))
-        status, details = _final_status(link, run_id)
-        if status != "finished:completed":
-            raise link.failure(f"the federation's run ended as {status!r}: {details}")
+        follow_run(link, command, on_line or (lambda _: None))
 
 
 def run_command(
@@ -81,54 +73,4 @@ def run_command(
         "init-args-num-cpus": cpus,
     }
     options = " ".join(f"{key}={value}" for key, value in federation.items())
-    command = [script("flwr"), "run", str(app), CONNECTION, "--stream"]
-    return [*command, "--run-config", str(settings), "--federation-config", options]
-
-
-def to_toml(values: Mapping[str, bool | int | float | str]) -> str:
-    """Write flat settings as TOML, whose scalars are spelt like JSON's."""
-    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
-
-
-def _stream(link: SuperLink, command: list[str], tell: Callable[[str], None]) -> str:
-    """Run `flwr run`, log and pass on what it streams, and return the number of the run."""
-    run_id = ""
-    with (
-        link.log.open("a", encoding="utf-8") as log,
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            cwd=link.state,
-            env=link.environment,
-        ) as process,
-    ):
-        try:
-            for raw in process.stdout or ():
-                line = _ANSI.sub("", raw.rstrip())
-                log.write(f"{line}\n")
-                started = _STARTED.search(line)
-                run_id = run_id or (started[1] if started else "")
-                tell(line)
-        finally:
-            process.kill()  # on an exception; a process that has ended takes no harm
-    if process.returncode != 0 or not run_id:
-        raise link.failure(f"`flwr run` failed with exit status {process.returncode}")
-    return run_id
-
-
-def _final_status(link: SuperLink, run_id: str) -> tuple[str, str]:
-    """Return how a run ended and why; `flwr run --stream` itself exits with 0 even when the run failed."""
-    command = [script("flwr"), "ls", CONNECTION, "--run-id", run_id, "--format", "json"]
-    while True:
-        answer = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=link.state, env=link.environment
-        )
-        if answer.returncode != 0:
-            raise link.failure(f"Flower's SuperLink was lost: {answer.stdout.strip()}")
-        run = json.loads(answer.stdout)["runs"][0]
-        if run["status"].startswith("finished"):
-            return run["status"], run["status-details"]
-        time.sleep(0.5)
+    return flower.run_command(app, settings, ["--federation-config", options])

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from pasta_model.errors import FederationError
-from simulation import superlink as superlink_module
-from simulation.federation import run_command, run_simulation, to_toml
-from simulation.processes import descendants, running
-from simulation.superlink import environment, script
+from server.deployment.flower import script, to_toml
+from server.deployment.processes import descendants, running, stop_tree
+from simulation.federation import run_command, run_simulation
+from simulation.superlink import environment
 
 SUPERLINK = """
 import http.server, os, subprocess, sys
@@ -55,8 +55,8 @@ def flower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             path = tmp_path / name
             path.write_text(f"#!{sys.executable}\n{body}")
             path.chmod(0o755)
-        monkeypatch.setattr(superlink_module, "script", lambda name: str(tmp_path / name))
-        monkeypatch.setattr("simulation.federation.script", lambda name: str(tmp_path / name))
+        for module in ("server.deployment.flower", "simulation.superlink"):
+            monkeypatch.setattr(f"{module}.script", lambda name: str(tmp_path / name))
         monkeypatch.setattr("simulation.superlink.stop_tree.__kwdefaults__", {"grace_s": 0.5})
 
     return install
@@ -173,6 +173,6 @@ def test_descendants_are_found_through_generations() -> None:
         deadline = time.monotonic() + 10
         while not (found := descendants(process.pid)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        superlink_module.stop_tree(process, grace_s=0.0)
+        stop_tree(process, grace_s=0.0)
     assert len(found) == 1
     assert not set(found) & running().keys()
