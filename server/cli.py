@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pasta-server`: the coordinator looks at a run."""
+"""`pasta-server`: the coordinator leads a consortium, and looks at its runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,18 +7,19 @@ from typing import Annotated
 import typer
 
 from pasta_model.console import run_command
+from server.commands.run import run
+from server.commands.superlink import superlink
 
 app = typer.Typer(
-    help="The coordinator: rounds, sites and models of a run. A run is started with `flwr run`.",
+    help="The coordinator: a consortium's server, its runs, what came of them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
-@app.callback()
-def coordinator() -> None:
-    """Keep `rounds` a subcommand while it is the only one."""
+app.command()(superlink)
+app.command()(run)
 
 
 @app.command()

@@ -41,6 +41,19 @@ def stop_tree(process: subprocess.Popen[bytes], *, grace_s: float = GRACE_S) -> 
     tree = {process.pid, *descendants(process.pid)}
     if process.poll() is None:
         process.terminate()
+    _wait_or_kill(tree, grace_s)
+    process.wait()
+
+
+def stop_stranger(pid: int, *, grace_s: float = GRACE_S) -> None:
+    """Do the same to a process that somebody else started."""
+    tree = {pid, *descendants(pid)}
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    _wait_or_kill(tree, grace_s)
+
+
+def _wait_or_kill(tree: set[int], grace_s: float) -> None:
     deadline = time.monotonic() + grace_s
     while left := tree & running().keys():
         if time.monotonic() > deadline + _LAST_WAIT_S:
@@ -48,7 +61,6 @@ def stop_tree(process: subprocess.Popen[bytes], *, grace_s: float = GRACE_S) -> 
         if time.monotonic() > deadline:
             _kill(left)
         time.sleep(_POLL_S)
-    process.wait()
 
 
 def _kill(pids: set[int]) -> None:
@@ -67,6 +79,21 @@ def running() -> dict[int, int]:
         listing = subprocess.run(command, capture_output=True, text=True, check=True)
         rows = [line.split()[:3] for line in listing.stdout.splitlines()]
     return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith(("Z", "X"))}
+
+
+def command_lines() -> dict[int, str]:
+    """Return the command line of each process that runs on this machine."""
+    if Path("/proc/self/cmdline").exists():
+        return dict(_linux_commands())
+    listing = subprocess.run(["ps", "-A", "-o", "pid=,args="], capture_output=True, text=True, check=True)
+    rows = (line.split(maxsplit=1) for line in listing.stdout.splitlines())
+    return {int(row[0]): row[1] for row in rows if len(row) > 1}
+
+
+def _linux_commands() -> Iterator[tuple[int, str]]:
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended meanwhile
+            yield int(cmdline.parent.name), cmdline.read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def _linux_rows() -> Iterator[list[str]]:

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One at a time: a lock that the kernel lets go of when its holder ends, however it ends."""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from pasta_model.errors import FederationError
+
+POLL_S = 0.2
+
+
+@contextmanager
+def only_one(target: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock of `target` meanwhile; it lies beside it, as a hidden file that stays.
+
+    Parameters
+    ----------
+    target
+        A file or folder that only one process may write; it need not be there yet.
+    wait_s
+        Seconds that another holder may still take to end, for one that is ending already.
+
+    Raises
+    ------
+    FederationError
+        When another process holds it.
+    """
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f".{target.name}.lock").open("w") as handle:
+        end = time.monotonic() + wait_s
+        while not _taken(handle):
+            if time.monotonic() > end:
+                raise FederationError(
+                    f"{target}: another process is at work here; wait for it, or stop it first"
+                )
+            time.sleep(POLL_S)
+        yield
+
+
+def _taken(handle: IO[str]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
