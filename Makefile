@@ -12,12 +12,13 @@ SHELL := /bin/bash
 BIN := .venv/bin
 STAMP := .venv/.complete
 REAL_T1 := outputs/real-t1/ch2.nii.gz
+NGINX := outputs/nginx/usr/sbin/nginx
 CODE := client server pasta_model simulation tests benchmarks
 
 say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo real-scan test fmt clean
+.PHONY: help env demo real-scan nginx test fmt clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +29,8 @@ demo: $(STAMP) ## a federation on this machine, end to end: outputs/demo/report.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pasta-sim demo
 
 real-scan: $(REAL_T1) ## fetch a real T1 MRI (Colin27) for one more test, where Debian's packages are
+
+nginx: $(NGINX) ## fetch nginx, installed nowhere, for the tests of the proxy, where Debian's packages are
 
 test: $(STAMP) ## every check, the slow ones too; stops at the first that fails
 	$(call say,ruff)
@@ -42,7 +45,9 @@ test: $(STAMP) ## every check, the slow ones too; stops at the first that fails
 	@$(BIN)/pytest -q -m "not slow and not integration" $(PYTEST)
 	$(call say,tests: slow and integration)
 	@$(MAKE) -s real-scan || echo "no real T1 could be fetched: one test is left out"
-	@PASTA_REAL_T1="$(CURDIR)/$(REAL_T1)" $(BIN)/pytest -q -m "slow or integration" --durations=10 $(PYTEST)
+	@command -v nginx >/dev/null || $(MAKE) -s nginx || echo "no nginx could be fetched: the tests of the proxy are left out"
+	@PASTA_REAL_T1="$(CURDIR)/$(REAL_T1)" PASTA_NGINX="$$(command -v nginx || echo "$(CURDIR)/$(NGINX)")" \
+		$(BIN)/pytest -q -m "slow or integration" --durations=10 $(PYTEST)
 	$(call say,all checks passed)
 
 fmt: $(STAMP) ## format the code and mend what ruff can mend
@@ -59,6 +64,13 @@ $(REAL_T1):
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@cd $(@D) && apt-get download -q mricron-data && dpkg-deb -x mricron-data_*.deb . && \
 		mv usr/share/mricron/templates/ch2.nii.gz . && rm -rf usr mricron-data_*.deb
+
+# The package of that name holds the program itself; its modules and settings, in others, are not needed.
+$(NGINX):
+	$(call say,nginx: $@)
+	@rm -rf outputs/nginx && mkdir -p outputs/nginx
+	@cd outputs/nginx && apt-get download -q nginx && dpkg-deb -x nginx_*.deb . && rm -f nginx_*.deb && \
+		{ usr/sbin/nginx -v || { cd .. && rm -rf nginx; exit 1; }; }
 
 # torch first and alone, so that only torch is looked up in its own index, and no CUDA wheel is fetched.
 $(STAMP): pyproject.toml constraints.txt

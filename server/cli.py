@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pasta_model.console import run_command
+from server.commands.provision import add_site, provision, renew_server, renew_site, revoke_site
 from server.commands.run import run
 from server.commands.superlink import superlink
 
@@ -18,8 +19,8 @@ app = typer.Typer(
 )
 
 
-app.command()(superlink)
-app.command()(run)
+for command in (provision, add_site, renew_site, renew_server, revoke_site, superlink, run):
+    app.command()(command)
 
 
 @app.command()
