@@ -41,12 +41,28 @@ class ExchangeError(PastaError):
     """A message between a site and the server is not what was agreed."""
 
 
+class StaleWeightsError(ExchangeError):
+    """A site does not have the weights that it is sent a difference to."""
+
+
 class TrainingError(PastaError):
     """Training cannot go on, for example because the loss is not finite."""
 
 
 class FederationError(PastaError):
     """The federation cannot start or go on: too few sites, or a run that failed."""
+
+
+class PolicyError(PastaError):
+    """A run, or a reply to it, is not what the site's policy allows."""
+
+
+class BundleError(PastaError):
+    """A bundle of code is damaged, or the site has not approved it."""
+
+
+class AuditError(PastaError):
+    """A site's log of exchanges is not whole, or cannot be written."""
 
 
 class Problems:
