@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from client.commands.check import check
 from pasta_model.console import run_command
 
 app = typer.Typer(
@@ -16,9 +17,7 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def site() -> None:
-    """Keep `show` a subcommand while it is the only one."""
+app.command()(check)
 
 
 @app.command()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pasta_model.errors import FederationError
+from pasta_model.errors import PastaError
 from server.deployment.control import UNREGISTERED, Control
 from server.deployment.flower import script
 from server.deployment.folder import Deployment
@@ -52,20 +52,16 @@ def serve(deployment: Deployment, process: subprocess.Popen[bytes]) -> None:
         time.sleep(POLL_S)
         changed = deployment.invited.stat().st_mtime_ns
         if changed != heeded:
-            admit(deployment)
             heeded = changed
+            _heed(deployment)
     raise deployment.flower.failure(f"Flower's SuperLink ended with exit status {process.returncode}")
 
 
 def admit(deployment: Deployment) -> None:
     """Register every invited key that is not yet, and unregister every other one.
 
-    Doing it twice changes nothing.
-
-    Raises
-    ------
-    FederationError
-        When an invited site's key was shut out before: Flower never takes it again.
+    Doing it twice changes nothing. Flower never takes a key again that was shut out: it is told, and the
+    others go on.
     """
     guests = {guest.key: (name, guest) for name, guest in deployment.guests().items()}
     with Control(deployment.flower) as control:
@@ -80,11 +76,19 @@ def admit(deployment: Deployment) -> None:
                 logger.info("site %s is admitted", name)
     gone = {key for key, node in nodes.items() if node.status == UNREGISTERED}
     dead = sorted(name for key, (name, _) in guests.items() if key in gone)
-    if dead:
-        raise FederationError(
-            f"{deployment.invited}: {', '.join(dead)} cannot come: Flower never takes a key again that was"
-            " shut out; give a new one with 'pasta-server renew-site' and send the new kit"
+    for name in dead:
+        logger.error(
+            "site %s cannot come: Flower never takes a key again that was shut out; give it a new one with"
+            " 'pasta-server renew-site' and send the new kit",
+            name,
         )
+
+
+def _heed(deployment: Deployment) -> None:
+    try:
+        admit(deployment)
+    except PastaError as error:  # a slip in the list must not end the runs that are under way
+        logger.error("the change of the invited sites is not heeded: %s", error)
 
 
 def _start(deployment: Deployment) -> subprocess.Popen[bytes]:
