@@ -4,6 +4,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from client.policy import read_policy
 from client.site import Site, local_sites
 from pasta_model.config import Scalar, settings_from_flat
 from pasta_model.errors import ExchangeError
@@ -31,7 +32,7 @@ def answer(
     run_config
         Flat settings of the run.
     node_config
-        Of this node: which sites it serves (see `local_sites`).
+        Of this node: which sites it serves (see `local_sites`), and its policy file.
 
     Raises
     ------
@@ -40,17 +41,18 @@ def answer(
     """
     settings = settings_from_flat(run_config)
     paths = local_sites(settings, node_config)
+    policy = read_policy(Path(str(node_config["policy"]))) if "policy" in node_config else None
 
     def site(name: str) -> Site:
-        return Site(_path_of(name, paths), settings)
+        return Site(_path_of(name, paths), settings, policy)
 
     def train(parcel: Parcel) -> Parcel:
         task = TrainTask.of(parcel)
-        return site(task.site).train(task).parcel()
+        return site(task.site).train(task)
 
     def evaluate(parcel: Parcel) -> Parcel:
         task = TrainTask.of(parcel)
-        return site(task.site).evaluate(task).parcel()
+        return site(task.site).evaluate(task)
 
     answers: dict[str, Callable[[Parcel], Parcel]] = {
         SITES: lambda _: NodeReport(tuple(sorted(paths))).parcel(),

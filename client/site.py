@@ -1,35 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hospital site: its prepared store, its state on its own disk, and what it does when asked.
+"""A hospital site: its prepared store, its memory on its own disk, and what it does when asked.
 
 What stays here and why: AdamW's moments (twice the model on the wire, and a per-weight record of local
-gradients) live in `state/` beside the store, one file a round, because in deployment every message
-is a new process. Raw weights are exchanged; the moving average of weights belongs to the server.
+gradients), what the codec rounds off, and the personal parts. In deployment every message is a new process,
+so all of it lies in `state/` beside the store. What leaves is the difference that training made.
 """
 
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pasta_model.checkpoint import network_layout, new_translator
+from client.memory import (
+    MOMENTS,
+    PERSONAL,
+    RECEIVED,
+    REST,
+    Memory,
+    load_moments,
+    save_moments,
+    write_answer,
+)
+from client.policy import Policy
+from pasta_model.checkpoint import exchanged_layout, new_network, new_translator
 from pasta_model.config import Scalar, Settings
 from pasta_model.data.clinical import SCHEMES, Moments, Standardisation, clinical_table
 from pasta_model.data.slabs import SlabLoader
 from pasta_model.data.store import SiteStore
 from pasta_model.diffusion.cycle import Translator
-from pasta_model.errors import ExchangeError, StoreError
-from pasta_model.exchange.contents import SiteReport, TrainReport, TrainTask
-from pasta_model.exchange.packing import Layout, pack, unpack
-from pasta_model.files import atomic_path
+from pasta_model.errors import ExchangeError, StaleWeightsError, StoreError
+from pasta_model.exchange.contents import Parcel, SiteReport, TrainReport, TrainTask
+from pasta_model.exchange.packing import pack, unpack
+from pasta_model.exchange.steps import Step, encode_step, walk
+from pasta_model.exchange.vectors import Floats, Vector, digest, float_buffers, write_vector
+from pasta_model.network.parts import members
 from pasta_model.training import Place, make_optimizer, train_steps
 from pasta_model.validation import validation_mae
 
 MIN_VALUES = 5  # sums over fewer values of a column would tell the values
-KEPT_ROUNDS = 2  # a server that resumes repeats at most one round
 
 
 def local_sites(settings: Settings, node_config: Mapping[str, Scalar]) -> dict[str, Path]:
@@ -73,18 +84,26 @@ class Site:
         Its prepared store.
     settings
         Of the run.
+    policy
+        What the site allows; None where nobody has set one, as in a simulation.
     """
 
-    def __init__(self, path: Path, settings: Settings) -> None:
+    def __init__(self, path: Path, settings: Settings, policy: Policy | None = None) -> None:
         self.store = SiteStore(path)
         self.settings = settings
+        self.policy = policy
         self.scheme = SCHEMES[settings.data.clinical]
-        self._state = path / "state" / f"{settings.run.name}-{settings.digest()[:12]}"
+        self.layout = exchanged_layout(settings)
+        self.sizes = float_buffers(self.layout)
+        folder = path / "state" / f"{settings.run.name}-{settings.digest()[:12]}"
+        self.memory = Memory(folder, self.layout)
         if settings.data.spacing != self.store.template.head.spacing:
             raise StoreError(
                 f"site {self.store.site} is prepared at {self.store.template.head.spacing} mm,"
                 f" wanted {settings.data.spacing} mm; prepare it again or set data.spacing"
             )
+        if policy is not None:
+            policy.refuse_run(settings, train_subjects=self._subjects("train"))
         if settings.training.threads:
             torch.set_num_threads(settings.training.threads)
 
@@ -97,24 +116,44 @@ class Site:
             train_subjects=self._subjects("train"),
             valid_subjects=self._subjects("valid"),
             moments=Moments.of(clinical_table(rows, self.scheme)).without_few(MIN_VALUES),
+            holds=self.memory.holds() or digest(self._initial().values()),
         )
 
-    def evaluate(self, task: TrainTask) -> TrainReport:
+    def evaluate(self, task: TrainTask) -> Parcel:
         """Measure the received weights on the validation slabs."""
         start = time.monotonic()
-        translator, _ = self._received(task)
-        mae = self._validate(translator, task)
-        return TrainReport(
-            self.store.site, task.round, self._subjects("valid"), 0.0, mae, time.monotonic() - start, {}
-        )
+        buffers = dict(zip(self.sizes, self._walk(task), strict=True))
+        _refuse_other(digest(buffers.values()), task)
+        translator = self._translator(buffers, task)
+        mae, subjects = self._validate(translator, task), self._subjects("valid")
+        return self._report(task, subjects, mae=mae, start=start).parcel()
 
-    def train(self, task: TrainTask) -> TrainReport:
-        """Measure the received weights, train them on for the local steps, and send them back."""
+    def train(self, task: TrainTask) -> Parcel:
+        """Measure the received weights, train them on for the local steps, and answer with the difference."""
+        known = self.memory.answer(task)
+        if known is not None:
+            return known
         start = time.monotonic()
-        translator, layout = self._received(task)
-        mae = self._validate(translator, task)
+        if task.round == 0:
+            self.memory.forget()
+        with self.memory.keep(task) as work:
+            _refuse_other(write_vector(work / RECEIVED, self.layout, self._walk(task)), task)
+            received = Vector(work / RECEIVED, self.layout)
+            translator = self._translator(dict(received.pieces()), task)
+            mae = self._validate(translator, task)
+            loss = self._train(translator, task, work)
+            update = self._update(translator.network.state_dict(), received, task, work)
+            subjects = self._subjects("train")
+            answer = self._report(task, subjects, mae=mae, start=start, loss=loss, update=update).parcel()
+            write_answer(work, task, answer)
+        return answer
+
+    def _train(self, translator: Translator, task: TrainTask, work: Path) -> float:
+        """Train, and keep in `work` what the next round needs."""
         optimizer = make_optimizer(translator.network, self.settings.training)
-        self._restore(optimizer, task.round)
+        earlier = self.memory.before(task.round)
+        if earlier is not None:
+            load_moments(earlier / MOMENTS, optimizer)
         loss = train_steps(
             translator,
             self._loader("train", task.standardisation),
@@ -122,25 +161,92 @@ class Site:
             settings=self.settings,
             place=Place(self.store.site, task.round),
         )
-        self._keep(optimizer, task.round)
+        save_moments(work / MOMENTS, optimizer)
         state = translator.network.state_dict()
-        assert Layout.of(state) == layout, "training never changes shapes"
-        return TrainReport(
-            site=self.store.site,
-            round=task.round,
-            subjects=self._subjects("train"),
-            train_loss=loss,
-            valid_mae=mae,
-            seconds=time.monotonic() - start,
-            weights=pack(state),
-        )
+        personal = members(state, self.settings.exchange.personal_parts)
+        if personal:
+            save_file({n: state[n].detach().cpu().contiguous() for n in personal}, work / PERSONAL)
+        return loss
 
-    def _received(self, task: TrainTask) -> tuple[Translator, Layout]:
+    def _update(self, state: Mapping[str, Tensor], received: Vector, task: TrainTask, work: Path) -> Step:
+        """Encode what training changed, with what the last encoding rounded off (error feedback)."""
+        local = pack({slot.name: state[slot.name] for slot in self.layout.slots})
+        earlier, codec = self.memory.before(task.round), self.settings.exchange.uplink
+        rest = Vector(earlier / REST, self.layout) if earlier and (earlier / REST).is_file() else None
+
+        def differences() -> Iterator[tuple[str, Floats]]:
+            for buffer, values in received.pieces():
+                difference = local[buffer] - values
+                yield buffer, difference if rest is None else difference + rest[buffer]
+
+        update, left = encode_step(codec, differences())
+        if codec != "float32":
+            write_vector(work / REST, self.layout, left.values())
+        return update
+
+    def _walk(self, task: TrainTask) -> Iterator[Floats]:
+        """Go from weights that the site has to those that it is asked about.
+
+        Raises
+        ------
+        StaleWeightsError
+            When it does not have the weights that the steps start from.
+        """
         columns = len(self.scheme.columns)
         if {len(task.standardisation.mean), len(task.standardisation.spread)} != {columns}:
             raise ExchangeError(f"the standardisation does not have {columns} columns; use one scheme")
-        layout = network_layout(self.settings)
-        return new_translator(self.settings, unpack(task.weights, layout)), layout
+        if not task.base:
+            return walk(None, task.steps, self.sizes)
+        held = self.memory.holding(task.base)
+        if held is not None:
+            return walk(held.pieces(), task.steps, self.sizes)
+        initial = self._initial()
+        if digest(initial.values()) != task.base:
+            raise StaleWeightsError(f"site {self.store.site} does not have the weights {task.base[:12]}")
+        return walk(initial.items(), task.steps, self.sizes)
+
+    def _initial(self) -> dict[str, Floats]:
+        """Return the shared weights that every site can make for itself from the seed."""
+        state = new_network(self.settings).state_dict()
+        return pack({slot.name: state[slot.name] for slot in self.layout.slots})
+
+    def _translator(self, buffers: Mapping[str, Floats], task: TrainTask) -> Translator:
+        """Put the network together: what was received, what is this site's own, what nobody trains."""
+        state = unpack(buffers, self.layout)
+        exchange = self.settings.exchange
+        if exchange.personal_parts or exchange.frozen_parts:
+            state = new_network(self.settings).state_dict() | state
+        earlier = self.memory.before(task.round)
+        if exchange.personal_parts and earlier is not None:
+            state |= load_file(earlier / PERSONAL)
+        return new_translator(self.settings, state)
+
+    def _report(
+        self,
+        task: TrainTask,
+        subjects: int,
+        *,
+        start: float,
+        mae: float,
+        loss: float | None = None,
+        update: Step | None = None,
+    ) -> TrainReport:
+        """Say how it went, without what the site's policy keeps back."""
+
+        def let_go(metric: str, value: float | None, of: int) -> float | None:
+            kept_back = self.policy is not None and not self.policy.may_leave(metric, subjects=of)
+            return None if kept_back else value
+
+        validated = self._subjects("valid") or self._subjects("train")
+        return TrainReport(
+            site=self.store.site,
+            round=task.round,
+            subjects=subjects,
+            train_loss=let_go("train-loss", loss, subjects),
+            valid_mae=let_go("valid-mae", mae, validated),
+            seconds=let_go("seconds", time.monotonic() - start, subjects),
+            update=update,
+        )
 
     def _validate(self, translator: Translator, task: TrainTask) -> float:
         split = "valid" if self.store.indices("valid") else "train"
@@ -160,43 +266,7 @@ class Site:
     def _subjects(self, split: str) -> int:
         return len({self.store.entries[i].person for i in self.store.indices(split)})
 
-    def _state_file(self, round_number: int) -> Path:
-        return self._state / f"optimizer-{round_number:05d}.safetensors"
 
-    def _states(self) -> list[Path]:
-        return sorted(self._state.glob("optimizer-*.safetensors"))
-
-    def _restore(self, optimizer: torch.optim.Optimizer, round_number: int) -> None:
-        """Load the moments that this site had after the last earlier round that it took part in."""
-        if round_number == 0:
-            shutil.rmtree(self._state, ignore_errors=True)
-        earlier = [p for p in self._states() if p < self._state_file(round_number)]
-        if earlier:
-            saved = load_file(earlier[-1])
-            content = optimizer.state_dict()
-            content["state"] = _nested(saved)
-            optimizer.load_state_dict(content)
-            # The fused AdamW walks raw memory: moments must lie as their parameters do.
-            for parameter, values in optimizer.state.items():
-                for name, value in values.items():
-                    if value.shape == parameter.shape:
-                        values[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
-
-    def _keep(self, optimizer: torch.optim.Optimizer, round_number: int) -> None:
-        flat = {
-            f"{index}.{name}": value.detach().cpu().contiguous()
-            for index, values in optimizer.state_dict()["state"].items()
-            for name, value in values.items()
-        }
-        with atomic_path(self._state_file(round_number)) as temporary:
-            save_file(flat, temporary)
-        for old in self._states()[:-KEPT_ROUNDS]:
-            old.unlink()
-
-
-def _nested(flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in flat.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    return state
+def _refuse_other(found: str, task: TrainTask) -> None:
+    if found != task.target:
+        raise StaleWeightsError(f"the steps lead to weights {found[:12]}, wanted {task.target[:12]}")

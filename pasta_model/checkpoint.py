@@ -24,6 +24,7 @@ from pasta_model.diffusion.schedule import Schedule
 from pasta_model.errors import CheckpointError, ConfigError
 from pasta_model.exchange.packing import Layout
 from pasta_model.files import atomic_path
+from pasta_model.network import parts
 from pasta_model.network.dual_arm import DualArm
 from pasta_model.placement import check_device, compute_dtype, memory_format, place
 from pasta_model.seeding import stream_seed
@@ -44,15 +45,21 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.state.items()}
+    metadata = description(checkpoint.settings, checkpoint.standardisation, checkpoint.round)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def description(settings: Settings, standardisation: Standardisation, number: int) -> dict[str, str]:
+    """Return the metadata with which a file of weights explains itself."""
     about = {
-        "settings": checkpoint.settings.flat(),
-        "standardisation": asdict(checkpoint.standardisation),
-        "round": checkpoint.round,
+        "settings": settings.flat(),
+        "standardisation": asdict(standardisation),
+        "round": number,
         "versions": {name: version(name) for name in PACKAGES},
     }
-    tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.state.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": FORMAT, "about": json.dumps(about)})
+    return {"format": FORMAT, "about": json.dumps(about)}
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -106,6 +113,14 @@ def network_layout(settings: Settings) -> Layout:
         return Layout.of(_network(settings).state_dict())
 
 
+def exchanged_layout(settings: Settings) -> Layout:
+    """Return the layout of what sites and server exchange: all but the personal and the frozen parts."""
+    whole = network_layout(settings)
+    names = {slot.name for slot in whole.slots}
+    kept = settings.exchange.personal_parts + settings.exchange.frozen_parts
+    return whole.only(names - parts.members(names, kept))
+
+
 def _network(settings: Settings) -> DualArm:
     return DualArm(settings.network, clinical_values=SCHEMES[settings.data.clinical].length)
 
@@ -129,6 +144,9 @@ def new_translator(settings: Settings, state: Mapping[str, Tensor] | None = None
         network.load_state_dict(own, assign=True)
     dtype = compute_dtype(settings.training.dtype, settings.training.device)
     layout = memory_format(settings.training)
+    frozen = parts.members((n for n, _ in network.named_parameters()), settings.exchange.frozen_parts)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name not in frozen)
     return Translator(place(network, settings.training), Schedule(settings.diffusion), dtype, layout)
 
 

@@ -17,8 +17,10 @@ from pydantic import ValidationError, model_validator
 
 from pasta_model.errors import ConfigError, Problems
 from pasta_model.sections import (
+    AggregationSettings,
     DataSettings,
     DiffusionSettings,
+    ExchangeSettings,
     FederationSettings,
     LossSettings,
     NetworkSettings,
@@ -41,6 +43,8 @@ class Settings(Section):
     loss: LossSettings = LossSettings()
     training: TrainingSettings = TrainingSettings()
     federation: FederationSettings = FederationSettings()
+    aggregation: AggregationSettings = AggregationSettings()
+    exchange: ExchangeSettings = ExchangeSettings()
     sampling: SamplingSettings = SamplingSettings()
 
     @model_validator(mode="after")
@@ -94,7 +98,11 @@ _NOT_SHAPING = {
     "data.sites",
     "federation.join-deadline",
     "federation.round-deadline",
+    "federation.patience",
     "federation.min-sites",
+    "federation.invited",
+    "federation.max-subjects",
+    "federation.cross-evaluation",
     "training.threads",
     "training.compile",
     "training.checkpointing",

@@ -17,6 +17,7 @@ from pasta_model.config import Settings
 from pasta_model.data.slabs import SlabLoader, read_ahead
 from pasta_model.diffusion.cycle import Translator, step_loss
 from pasta_model.errors import TrainingError
+from pasta_model.network.parts import members
 from pasta_model.sections import TrainingSettings
 from pasta_model.seeding import numpy_generator, torch_generator
 
@@ -40,8 +41,8 @@ def learning_rate(step: int, *, total_steps: int, settings: TrainingSettings) ->
 
 
 def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW over both arms; weight decay spares biases and normalisation affines."""
-    parameters = list(network.parameters())
+    """AdamW over all that is trained; weight decay spares biases and normalisation affines."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -71,6 +72,7 @@ def train_steps(
     drawn = loader.batches(t.batch_size, rng=numpy_generator(seed, "slabs", place.site, place.round))
     batches = read_ahead(drawn, pin=t.device.startswith("cuda"))
     translator.network.train()
+    pull = _proximal_pull(translator.network, settings)
     total = 0.0
     for local in range(t.local_steps):
         step = place.round * t.local_steps + local
@@ -81,6 +83,7 @@ def train_steps(
             loss = step_loss(translator, batch, settings=settings.loss, generator=generator) / t.accumulation
             loss.backward()
             mean_loss += loss.detach()
+        pull()
         norm = nn.utils.clip_grad_norm_(translator.network.parameters(), t.max_grad_norm)
         value = mean_loss.item()  # here the step first waits for the device
         _finite(value, "loss", place, step)
@@ -91,6 +94,24 @@ def train_steps(
         total += value
         on_step(step, value)
     return total / t.local_steps
+
+
+def _proximal_pull(network: nn.Module, settings: Settings) -> Callable[[], None]:
+    """Return what adds FedProx's gradient, mu (w - w_received), to what is shared (1812.06127, eq. 2)."""
+    mu = settings.aggregation.proximal_mu
+    if mu == 0:
+        return lambda: None
+    named = dict(network.named_parameters())
+    personal = members(named, settings.exchange.personal_parts)
+    pulled = [(p, p.detach().clone()) for n, p in named.items() if p.requires_grad and n not in personal]
+
+    @torch.no_grad()
+    def pull() -> None:
+        for parameter, received in pulled:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter - received, alpha=mu)
+
+    return pull
 
 
 def _finite(value: float, name: str, place: Place, step: int) -> None:

@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Averaging the sites' weights: FedAvg by subjects, with a cap, one reply at a time."""
+"""What the server makes of the sites' updates, one buffer at a time: combine them, then take a step.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+The rules are those of Flower's strategies, and the tests hold them against Flower's own classes. They are
+written here because Flower's keep every reply in memory, FedAdam answers in float64, and an optimizer's state
+is lost with its object; here a buffer is at most 4 MiB and the state is on disk with the round.
+"""
+
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from pasta_model.errors import ExchangeError
-from pasta_model.exchange.packing import Buffers
+from pasta_model.sections import AggregationSettings
+
+Floats = NDArray[np.float32]
 
 
 def capped_shares(subjects: Mapping[str, int], *, cap: float) -> dict[str, float]:
@@ -39,85 +46,79 @@ def capped_shares(subjects: Mapping[str, int], *, cap: float) -> dict[str, float
             del free[site]
 
 
-@dataclass(frozen=True)
-class _Contribution:
-    site: str
-    subjects: int
-    buffers: Buffers
+def combined(
+    updates: Iterable[tuple[str, Floats]], shares: Mapping[str, float], settings: AggregationSettings
+) -> Floats:
+    """Make one update of the sites': their mean by shares, or coordinate-wise median or trimmed mean.
 
-
-class CappedAverage:
-    """Mean of the sites' buffers by subjects, none above the cap, added one at a time.
-
-    Who answers is known only at the end, and so are the shares. At most 1 / cap sites can be capped,
-    and only the largest: those are held, all others go into one sum. Memory is bounded by 1 / cap + 2
-    models, however many sites there are.
+    The mean holds one update at a time; the other two hold this buffer of every site.
     """
-
-    def __init__(self, *, cap: float) -> None:
-        self._cap = cap
-        self._held: list[_Contribution] = []
-        self._sums: dict[str, NDArray[np.float64]] = {}
-        self._summed = 0
-        self._subjects: dict[str, int] = {}
-
-    def add(self, site: str, buffers: Buffers, *, subjects: int) -> None:
-        """Add one site's buffers.
-
-        Raises
-        ------
-        ExchangeError
-            When the buffers are not those of the sites before, or cannot be averaged.
-        """
-        if self._held:
-            shapes, wanted = ({n: b.shape for n, b in x.items()} for x in (buffers, self._held[0].buffers))
-            if shapes != wanted:
-                raise ExchangeError(f"buffers of shapes {shapes} do not fit the others', {wanted}")
-        for name in buffers:
-            if not name.startswith(("float32.", "float64.", "float16.")):
-                raise ExchangeError(f"buffer {name!r} cannot be averaged; wanted floating point")
-        self._subjects[site] = subjects
-        self._held.append(_Contribution(site, subjects, buffers))
-        self._held.sort(key=lambda c: (c.subjects, c.site))
-        if len(self._held) > max(1, int(1 / self._cap + 1e-9)):
-            self._fold(self._held.pop(0))
-
-    def shares(self) -> dict[str, float]:
-        """Return the share of each site that was added."""
-        return capped_shares(self._subjects, cap=self._cap)
-
-    def result(self) -> Buffers:
-        """Return the mean, in the buffers' own dtypes.
-
-        Raises
-        ------
-        ExchangeError
-            When nothing was added.
-        """
-        if not self._held:
-            raise ExchangeError("no site's weights arrived; nothing to average")
-        shares = self.shares()
-        rest = max(0.0, 1 - sum(shares[c.site] for c in self._held))
-        mean: Buffers = {}
-        for name, buffer in self._held[0].buffers.items():
-            total = np.zeros(buffer.shape, np.float64)
-            if self._summed:
-                total += self._sums[name] * (rest / self._summed)
-            for held in self._held:
-                total += shares[held.site] * held.buffers[name].astype(np.float64)
-            mean[name] = total.astype(buffer.dtype)
-        return mean
-
-    def _fold(self, smallest: _Contribution) -> None:
-        for name, buffer in smallest.buffers.items():
-            part = smallest.subjects * buffer.astype(np.float64)
-            self._sums[name] = self._sums[name] + part if name in self._sums else part
-        self._summed += smallest.subjects
+    if settings.rule == "median":
+        return np.asarray(np.median([values for _, values in updates], axis=0), np.float32)
+    if settings.rule == "trimmed-mean":
+        stack = np.stack([values for _, values in updates])
+        return np.asarray(stats.trim_mean(stack, settings.trim, axis=0), np.float32)
+    total: NDArray[np.float64] | None = None
+    for site, values in updates:
+        part = shares[site] * values.astype(np.float64)
+        total = part if total is None else total + part
+    if total is None:
+        raise ExchangeError("no site's update arrived; nothing to average")
+    return total.astype(np.float32)
 
 
-def moving_average(average: Buffers, current: Buffers, *, decay: float) -> Buffers:
+STATES = {"fedavgm": ("momentum",), "fedadam": ("momentum", "second")}
+STATES |= dict.fromkeys(("fedyogi", "fedadagrad"), STATES["fedadam"])
+
+
+def optimizer_state(settings: AggregationSettings) -> tuple[str, ...]:
+    """Names of the vectors that the server optimizer remembers."""
+    return STATES.get(settings.rule, ())
+
+
+def server_step(
+    weights: Floats,
+    update: Floats,
+    state: Mapping[str, Floats],
+    *,
+    settings: AggregationSettings,
+    number: int,
+) -> tuple[Floats, dict[str, Floats]]:
+    """Take a step of the server optimizer (Reddi et al., 2003.00295, algorithm 2) on one buffer.
+
+    Parameters
+    ----------
+    weights, update
+        The global weights, and the sites' combined difference to what they received.
+    state
+        What the optimizer remembers; empty in the first round, which is to say zero.
+    number
+        Of the round, from 0.
+    """
+    s, lr = settings, np.float32(settings.learning_rate)
+    zero = np.zeros_like(weights)
+    if s.rule == "fedavgm":
+        # Hsu et al. (1909.06335): v = beta v + update; w = w + lr v.
+        momentum = np.float32(s.momentum) * state.get("momentum", zero) + update
+        return weights + lr * momentum, {"momentum": momentum}
+    if s.rule in STATES:
+        b1, b2 = np.float32(s.momentum), np.float32(s.second_momentum)
+        momentum = b1 * state.get("momentum", zero) + (1 - b1) * update
+        second, square = state.get("second", zero), update * update
+        if s.rule == "fedadagrad":
+            second = second + square
+        elif s.rule == "fedyogi":
+            second = second - (1 - b2) * square * np.sign(second - square)
+        else:
+            second = b2 * second + (1 - b2) * square
+            # Adam's bias correction (1412.6980, section 2), as Flower does.
+            corrected = s.learning_rate * np.sqrt(1 - s.second_momentum ** (number + 1))
+            lr = np.float32(corrected / (1 - s.momentum ** (number + 1)))
+        moved = weights + lr * momentum / (np.sqrt(second) + np.float32(s.tau))
+        return moved, {"momentum": momentum, "second": second}
+    return weights + lr * update, {}
+
+
+def moving_average(average: Floats, current: Floats, *, decay: float) -> Floats:
     """Exponential moving average of the weights: decay * average + (1 - decay) * current."""
-    return {
-        name: (decay * average[name] + (1 - decay) * value).astype(value.dtype)
-        for name, value in current.items()
-    }
+    return (decay * average + (1 - decay) * current).astype(np.float32)

@@ -1,46 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rounds of a federation: join, train, average, keep; then measure the last model.
+"""The rounds of a federation: join, train, aggregate, keep; then measure the last model.
 
-The server averages flat buffers. It builds a network once, for the initial weights and the layout of
-the buffers; it never sees a scan, a row of a table or a subject's name.
+The server works on flat buffers. It builds a network once, for the initial weights; it never sees a scan, a
+row of a table or a subject's name.
 """
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 
-from pasta_model.checkpoint import network_layout, new_network
+from pasta_model.checkpoint import new_network
 from pasta_model.config import Settings
-from pasta_model.data.clinical import SCHEMES, Moments
-from pasta_model.errors import ExchangeError, FederationError
-from pasta_model.exchange.contents import (
-    EVALUATE,
-    JOIN,
-    SITES,
-    TRAIN,
-    Invitation,
-    NodeReport,
-    Parcel,
-    SiteReport,
-    TrainReport,
-    TrainTask,
-)
-from pasta_model.exchange.packing import Buffers, check_buffers, pack, unpack
-from server.aggregation import CappedAverage, capped_shares, moving_average
-from server.records import Progress, RoundRecord, RunFolder
+from pasta_model.data.clinical import Moments
+from pasta_model.errors import ExchangeError, FederationError, StaleWeightsError
+from pasta_model.exchange.contents import EVALUATE, TRAIN, Parcel, TrainReport, TrainTask
+from pasta_model.exchange.packing import pack
+from pasta_model.exchange.steps import Step
+from pasta_model.exchange.vectors import write_vector
+from server.aggregation import capped_shares
+from server.broadcast import Broadcast
+from server.cross import Measure, cross_evaluate
+from server.invitations import invitations
+from server.members import Member, Members
+from server.records import AVERAGE, MASTER, REFERENCE, Progress, RunFolder
+from server.spool import Spool
+from server.tally import Tally
+from server.update import close_round
+from server.watch import Watch
 from server.wire import Post
 
-SETTLE_SECONDS = 0.5
+WAIT_SECONDS, LONGEST_WAIT = 1.0, 30.0
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Member:
-    """A site of the federation and the node that serves it."""
-
-    node: int
-    report: SiteReport
 
 
 class Federation:
@@ -58,7 +48,8 @@ class Federation:
         self.post = post
         self.settings = settings
         self.folder = RunFolder(settings)
-        self.layout = network_layout(settings)
+        self.watch = Watch(self.folder.path, settings)
+        self.members = Members(post, settings, invitations(settings), self.watch)
 
     def run(self) -> Progress:
         """Run all rounds that are left.
@@ -66,210 +57,221 @@ class Federation:
         Raises
         ------
         FederationError
-            When too few sites join, or a round gets too few answers.
+            When too few sites join, or a round gets too few answers for longer than `federation.patience`.
         """
-        members = self.gather()
-        progress = self._begin(members)
-        while progress.next_round < self.settings.federation.rounds:
-            self._round(members, progress)
-        self._finish(members, progress)
+        progress = self._resumed() or self._begun()
+        try:
+            while progress.next_round < self.settings.federation.rounds:
+                self._round(progress)
+            self._finish(progress)
+        except FederationError as error:
+            self.watch.stands("failed", why=str(error))
+            raise
+        finally:
+            self.watch.close()
         return progress
 
-    def gather(self) -> dict[str, Member]:
-        """Wait for enough sites and ask each what it holds.
-
-        Raises
-        ------
-        FederationError
-            When too few are there by `federation.join-deadline`; it says who is.
-        """
-        wanted = self.settings.federation.min_sites
-        nodes = self._await_sites(wanted)
-        asked = {name: (node, Invitation(name).parcel()) for name, node in nodes.items()}
-        members = {}
-        for name, answer in self.post.ask(asked, JOIN):
-            if isinstance(answer, str):
-                logger.warning("site %s did not join: %s", name, answer)
-                continue
-            try:
-                members[name] = Member(nodes[name], self._welcome(name, SiteReport.of(answer)))
-            except ExchangeError as error:
-                logger.warning("site %s is left out: %s", name, error)
-        if len(members) < wanted:
-            raise FederationError(
-                f"{len(members)} site(s) joined ({', '.join(sorted(members)) or 'none'}), wanted at least"
-                f" {wanted}; see the sites' logs. In a simulation, data.sites must hold prepared sites"
-                " ('make demo' makes them); give it as an absolute path"
-            )
-        return members
-
-    def _welcome(self, name: str, report: SiteReport) -> SiteReport:
-        """Check what a site says of itself before it becomes a member."""
-        columns = len(SCHEMES[self.settings.data.clinical].columns)
-        if report.site != name:
-            raise ExchangeError(f"it calls itself {report.site!r}")
-        if report.train_subjects == 0:
-            raise ExchangeError("it has no subject to train on")
-        if any(a.shape != (columns,) for a in vars(report.moments).values()):
-            raise ExchangeError(f"its clinical sums do not have {columns} columns; use one scheme")
-        logger.info("site %s joins with %d training subjects", name, report.train_subjects)
-        return report
-
-    def _await_sites(self, wanted: int) -> dict[str, int]:
-        """Wait until enough sites are served and the list of nodes has settled, or the deadline."""
-        end = time.monotonic() + self.settings.federation.join_deadline
-        nodes, settled, served = self.post.nodes(), 0, dict[str, int]()
-        while True:
-            if nodes and settled >= self.post.settle_checks:
-                served = self._sites(nodes)
-                if len(served) >= wanted:
-                    return served
-                settled = 0
-            if time.monotonic() > end:
-                return served
-            time.sleep(SETTLE_SECONDS)
-            before, nodes = nodes, self.post.nodes()
-            settled = settled + 1 if nodes == before else 0
-
-    def _find_again(self, members: dict[str, Member]) -> None:
-        """Look where the sites are now: a restarted node may have another number."""
-        served = self._sites(self.post.nodes())
-        for name in members.keys() & served.keys():
-            members[name] = replace(members[name], node=served[name])
-
-    def _sites(self, nodes: list[int]) -> dict[str, int]:
-        """Which node serves which site; a site served twice is refused."""
-        asked = {f"{node:020d}": (node, Parcel({}, {})) for node in nodes}
-        served: dict[str, int] = {}
-        for name, answer in self.post.ask(asked, SITES):
-            if isinstance(answer, str):
-                logger.warning("node %s did not answer: %s", name, answer)
-                continue
-            try:
-                sites = NodeReport.of(answer).sites
-            except ExchangeError as error:
-                logger.warning("node %s is left out: %s", name, error)
-                continue
-            for site in sites:
-                if site in served:
-                    raise FederationError(f"site {site!r} is served by two nodes; stop one of them")
-                served[site] = asked[name][0]
-        return served
-
-    def _begin(self, members: Mapping[str, Member]) -> Progress:
-        if self.settings.run.resume and (progress := self.folder.resume()) is not None:
+    def _resumed(self) -> Progress | None:
+        progress = self.folder.resume() if self.settings.run.resume else None
+        if progress is not None:
             logger.info("resuming at round %d", progress.next_round)
-            return progress
+            self.watch.event("resumed", round=progress.next_round)
+            self.members.gather()
+        return progress
+
+    def _begun(self) -> Progress:
+        """Gather the sites and write down where the run starts from."""
+        self.folder.set_aside()
+        self.members.gather()
         self.folder.start()
         # Sites share sums, never rows; the pooled mean and spread go back to all of them.
-        moments = Moments.pool([m.report.moments for _, m in sorted(members.items())])
+        moments = Moments.pool([m.report.moments for _, m in sorted(self.members.training.items())])
+        progress = Progress(0, moments.standardisation(), "")
         state = new_network(self.settings).state_dict()
-        return Progress(0, state, state, moments.standardisation())
+        layout, about = self.folder.layout, self.folder.metadata(progress, 0)
+        start = pack({slot.name: state[slot.name] for slot in layout.slots})
+        with self.folder.completing(progress, 0) as work:
+            for name in (MASTER, REFERENCE, AVERAGE):
+                progress.target = write_vector(work / name, layout, start.values(), metadata=about)
+        self.watch.event("started", sites=sorted(self.members.joined))
+        return progress
 
-    def _round(self, members: dict[str, Member], progress: Progress) -> None:
-        """One round: 1. send, 2. add each answer to the average, 3. keep."""
-        if progress.history and progress.history[-1].failures:
-            self._find_again(members)
-        start, number = time.monotonic(), progress.next_round
-        sent = pack(progress.state)
-        average, failures = CappedAverage(cap=self.settings.federation.weight_cap), {}
-        loss, mae, busy = {}, {}, {}
-        for name, report in self._answers(members, progress, sent, TRAIN):
-            if isinstance(report, str):
-                failures[name] = report
-                continue
-            average.add(name, report.weights, subjects=members[name].report.train_subjects)
-            loss[name], mae[name], busy[name] = report.train_loss, report.valid_mae, report.seconds
-        self._enough(loss, failures, number)
-        shares = average.shares()
-        self._compare(progress, mae, shares)
-        self._advance(progress, average.result())
-        bytes_moved = sum(b.nbytes for b in sent.values()) * (len(members) + len(loss))
-        seconds = time.monotonic() - start
-        record = RoundRecord(number, loss, mae, shares, failures, busy, seconds, bytes_moved)
-        progress.history.append(record)
-        self.folder.save_round(progress)
-        self.folder.log(record)
+    def _round(self, progress: Progress) -> None:
+        """One round: 1. send, 2. spool the answers, 3. aggregate, 4. keep. Too few answers: again."""
+        number, start = progress.next_round, time.monotonic()
+        end, attempt = None, 0
+        while True:
+            attempt += 1
+            spool = Spool.empty(self.folder.answers(number), self.folder.sizes)
+            tally = self._attempt(progress, spool)
+            if len(spool.norms) >= self.settings.federation.min_sites:
+                break
+            end = end or time.monotonic() + self.settings.federation.patience
+            self._wait(number, tally, len(spool.norms), end, seconds=min(2.0**attempt, LONGEST_WAIT))
+        shares = self._shares(spool.norms)
+        self._compare(progress, tally.mae)
+        with self.folder.completing(progress, number + 1) as work:
+            close_round(self.folder, progress, spool, shares, work)
+            seconds = time.monotonic() - start
+            record = tally.record(number, shares, seconds, spool.norms)
+            progress.history.append(record)
+        self.watch.round(number, seconds, tally.scalars() | {"seconds": seconds, "MB": record.bytes / 1e6})
+        self.watch.event("round done", round=number, attempts=attempt, sites=sorted(spool.norms))
         logger.info("round %d of %d done", number + 1, self.settings.federation.rounds)
 
-    def _finish(self, members: Mapping[str, Member], progress: Progress) -> None:
-        """Measure the last model, which no round has measured yet, and keep best and last."""
-        start, number = time.monotonic(), progress.next_round
-        sent, mae, failures = pack(progress.state), {}, {}
-        shares = self._shares(members)
-        for name, report in self._answers(members, progress, sent, EVALUATE):
-            if isinstance(report, str):
-                failures[name] = report
-            else:
-                mae[name] = report.valid_mae
-        self._compare(progress, mae, shares)
-        bytes_moved = sum(b.nbytes for b in sent.values()) * len(members)
-        seconds = time.monotonic() - start
-        record = RoundRecord(number, {}, mae, shares, failures, {}, seconds, bytes_moved)
-        progress.history.append(record)
-        self.folder.log(record)
-        self.folder.save_last(progress)
-        logger.info("best model: after %d rounds, SUVR error %.4f", progress.best_round, progress.best_mae)
+    def _attempt(self, progress: Progress, spool: Spool) -> Tally:
+        """Ask every site that is there to train; spool what can be used."""
+        tally, number = Tally(), progress.next_round
+        present = self.members.present()
+        for name in self.members.training.keys() - present.keys():
+            tally.failures[name] = "not connected"
+            self.watch.site(name, "absent")
+        self.watch.stands("training", round=number, asked=sorted(present))
+        broadcast = Broadcast(self.folder, number, progress.target)
+        stale = self._ask(present, progress, broadcast, spool, tally)
+        if stale:  # they hold something else than we thought: once more, with all the weights
+            for name in stale:
+                self.members.now_holds(name, "")
+            again = {name: self.members.joined[name] for name in stale}
+            self._ask(again, progress, broadcast, spool, tally)
+        for name, why in spool.far_out(self.settings.aggregation.norm_factor).items():
+            spool.drop(name)
+            self._reject(name, number, why, tally)
+        return tally
 
-    def _answers(
-        self, members: Mapping[str, Member], progress: Progress, sent: Buffers, message_type: str
-    ) -> Iterator[tuple[str, TrainReport | str]]:
-        """Send the weights to every member; yield each answer, checked, or why there is none."""
-        asked = {}
-        for name, member in members.items():
-            task = TrainTask(name, progress.next_round, progress.standardisation, sent)
-            asked[name] = (member.node, task.parcel())
-        for name, answer in self.post.ask(asked, message_type):
-            report = (
-                answer if isinstance(answer, str) else self._checked(answer, name, progress, message_type)
+    def _ask(
+        self,
+        asked: Mapping[str, Member],
+        progress: Progress,
+        broadcast: Broadcast,
+        spool: Spool,
+        tally: Tally,
+    ) -> list[str]:
+        """Send the task to sites and take in their answers; return those whose weights are stale."""
+        tasks, stale = {}, []
+        for name, member in asked.items():
+            base, steps = broadcast.for_holder(member.holds)
+            task = TrainTask(
+                name, progress.next_round, progress.standardisation, base, progress.target, steps
             )
+            tasks[name] = (member.node, task.parcel())
+            tally.down[name] = tally.down.get(name, 0) + sum(step.nbytes for step in steps)
+            self.watch.site(name, "asked", round=progress.next_round)
+        for name, answer in self.post.ask(tasks, TRAIN):
+            report = self._checked(answer, name, progress.next_round)
+            try:
+                if isinstance(report, TrainReport):
+                    if report.update is None:
+                        raise ExchangeError("it sent no update")
+                    spool.add(name, report.update)
+            except ExchangeError as error:
+                report = str(error)
             if isinstance(report, str):
-                logger.warning("round %d: nothing from site %s: %s", progress.next_round, name, report)
-            yield name, report
+                if StaleWeightsError.__name__ in report and asked[name].holds:
+                    stale.append(name)
+                self._reject(name, progress.next_round, report, tally)
+                continue
+            assert report.update is not None
+            tally.note(name, report)
+            tally.up[name] = report.update.nbytes
+            self.members.now_holds(name, progress.target)
+            self.watch.answered(name, report.update.nbytes, tally.down[name])
+            self.watch.site(name, "answered", round=progress.next_round)
+        return stale
 
-    def _checked(self, answer: Parcel, name: str, progress: Progress, message_type: str) -> TrainReport | str:
+    def _reject(self, name: str, number: int, why: str, tally: Tally) -> None:
+        tally.fail(name, why)
+        logger.warning("round %d: nothing from site %s: %s", number, name, why)
+        self.watch.site(name, "failed", round=number, why=why)
+
+    def _checked(self, answer: Parcel | str, name: str, number: int) -> TrainReport | str:
         """Unpack an answer; a bad one is a reason, not the end of the round."""
+        if isinstance(answer, str):
+            return answer
+        member = self.members.joined[name].report
         try:
             report = TrainReport.of(answer)
-            if (report.site, report.round) != (name, progress.next_round):
-                return f"answered for site {report.site!r}, round {report.round}"
-            if message_type == TRAIN:
-                check_buffers(report.weights, self.layout)
-            elif report.weights:
-                return "sent weights that nobody asked for"
         except ExchangeError as error:
             return str(error)
+        if (report.site, report.round) != (name, number):
+            return f"answered for site {report.site!r}, round {report.round}"
+        if report.update is not None and report.update.codec != self.settings.exchange.uplink:
+            return f"sent weights as {report.update.codec}, wanted {self.settings.exchange.uplink}"
+        if report.update is not None and report.subjects != member.train_subjects:
+            return f"claims {report.subjects:,} subjects, joined with {member.train_subjects:,}"
         return report
 
-    def _enough(self, answered: Mapping[str, float], failures: Mapping[str, str], number: int) -> None:
+    def _wait(self, number: int, tally: Tally, usable: int, end: float, *, seconds: float) -> None:
+        """Wait before a round is repeated, until enough sites are there; give up when patience is over."""
         wanted = self.settings.federation.min_sites
-        if len(answered) < wanted:
-            reasons = "; ".join(f"{name}: {why}" for name, why in failures.items())
+        reasons = "; ".join(f"{name}: {why}" for name, why in sorted(tally.failures.items()))
+        logger.warning("round %d came to too few answers and is repeated; %s", number, reasons)
+        self.watch.stands("waiting for sites", waiting_for=sorted(tally.failures))
+        if time.monotonic() > end:
             raise FederationError(
-                f"round {number}: {len(answered)} usable answer(s), wanted at least {wanted}; {reasons}"
+                f"round {number}: {usable} usable answer(s), wanted at least {wanted}; {reasons}"
             )
+        time.sleep(min(seconds, max(0.0, end - time.monotonic())))
+        while len(self.members.present()) < wanted and time.monotonic() < end:
+            time.sleep(WAIT_SECONDS)
 
-    def _shares(self, members: Mapping[str, Member]) -> dict[str, float]:
-        """Return each member's share by its subjects, capped."""
-        subjects = {name: member.report.train_subjects for name, member in members.items()}
+    def _finish(self, progress: Progress) -> None:
+        """Measure the last model, which no round has measured yet, and keep best and last."""
+        start, number = time.monotonic(), progress.next_round
+        self.watch.stands("measuring the last model", round=number)
+        self.members.refresh()
+        tally = self._measure(progress, progress.target)
+        self._compare(progress, {n: v for n, v in tally.mae.items() if n in self.members.training})
+        shares = self._shares(self.members.training)
+        seconds = time.monotonic() - start
+        progress.history.append(tally.record(number, shares, seconds))
+        self.watch.round(number, seconds, tally.scalars())
+        if self.settings.federation.cross_evaluation:
+            cross_evaluate(self.folder, number - 1, self._measured(progress))
+        self.folder.finish(progress)
+        self.watch.stands("finished", round=number)
+        logger.info("best model: after %d rounds, SUVR error %.4f", progress.best_round, progress.best_mae)
+
+    def _measured(self, progress: Progress) -> Measure:
+        """Return what has all sites measure the weights that a step leads to."""
+        return lambda base, target, step: self._measure(progress, target, base=base, steps=(step,)).mae
+
+    def _measure(
+        self, progress: Progress, target: str, *, base: str = "", steps: tuple[Step, ...] = ()
+    ) -> Tally:
+        """Have all sites, the held-out ones too, measure weights: the global ones, or those after `steps`."""
+        number = progress.next_round
+        tally, tasks = Tally(), {}
+        broadcast = Broadcast(self.folder, progress.next_round, progress.target)
+        nodes = self.post.nodes()
+        for name, member in self.members.joined.items():
+            if member.node not in nodes:
+                tally.failures[name] = "not connected"
+                continue
+            own = (base, steps) if steps else broadcast.for_holder(member.holds)
+            task = TrainTask(name, number, progress.standardisation, own[0], target, own[1])
+            tasks[name] = (member.node, task.parcel())
+            tally.down[name] = sum(step.nbytes for step in own[1])
+        for name, answer in self.post.ask(tasks, EVALUATE):
+            report = self._checked(answer, name, number)
+            if isinstance(report, str) or report.update is not None:
+                why = report if isinstance(report, str) else "sent weights that nobody asked for"
+                self._reject(name, number, why, tally)
+            else:
+                tally.note(name, report)
+        return tally
+
+    def _shares(self, sites: Mapping[str, object]) -> dict[str, float]:
+        """Return each site's share by its subjects, capped."""
+        subjects = {n: self.members.joined[n].report.train_subjects for n in sites}
         return capped_shares(subjects, cap=self.settings.federation.weight_cap)
 
-    def _compare(self, progress: Progress, mae: Mapping[str, float], shares: Mapping[str, float]) -> None:
+    def _compare(self, progress: Progress, mae: Mapping[str, float]) -> None:
         """Keep the model that was just measured when it is the best so far."""
-        weight = sum(shares[name] for name in mae)
-        if not weight:
+        if not mae:
             return
-        mean = sum(shares[name] * value for name, value in mae.items()) / weight
+        shares = self._shares(mae)
+        mean = sum(shares[name] * value for name, value in mae.items())
         if mean < progress.best_mae:
             progress.best_mae, progress.best_round = mean, progress.next_round
-            self.folder.save_best(progress, progress.state, round_number=progress.next_round)
-
-    def _advance(self, progress: Progress, mean: Buffers) -> None:
-        """Make the mean the global model, and follow it with the moving average."""
-        # Warm-up: the first rounds' weights are forgotten fast.
-        number, steps = progress.next_round, self.settings.training.local_steps
-        decay = min(self.settings.training.ema_decay**steps, (1 + number) / (10 + number))
-        previous = pack(progress.average) if progress.next_round else mean
-        progress.state = unpack(mean, self.layout)
-        progress.average = unpack(moving_average(previous, mean, decay=decay), self.layout)
-        progress.next_round += 1
+            self.folder.publish(progress, REFERENCE, "model.safetensors")

@@ -11,9 +11,11 @@ from flwr.serverapp import Grid
 
 from pasta_model.errors import ExchangeError
 from pasta_model.exchange.contents import Parcel, Value
+from server.invitations import key_fingerprint
 
 ARRAYS, VALUES = "arrays", "values"
 POLL_SECONDS = 0.1
+TTL_MARGIN = 3600.0  # s; Flower drops a message that is older than 12 hours unless it is told another limit
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +31,14 @@ class Post(Protocol):
 
     settle_checks: int
 
-    def nodes(self) -> list[int]:
-        """Nodes that are connected now."""
+    def nodes(self) -> dict[int, str]:
+        """Nodes that are connected now, with the fingerprint of their key."""
         ...
 
     def ask(
         self, parcels: Mapping[str, tuple[int, Parcel]], message_type: str
     ) -> Iterator[tuple[str, Parcel | str]]:
-        """Send a parcel to each name's node; yield (name, answer) in the order of names.
+        """Send a parcel to each name's node; yield (name, answer) as they come.
 
         An answer is a parcel, or a text that says why there is none.
         """
@@ -44,7 +46,7 @@ class Post(Protocol):
 
 
 class GridPost:
-    """Sends parcels to nodes and hands back their answers in a fixed order.
+    """Sends parcels to nodes and hands back their answers, one at a time.
 
     Parameters
     ----------
@@ -61,46 +63,61 @@ class GridPost:
         self.settle_checks = settle_checks
         self.deadline = deadline
 
-    def nodes(self) -> list[int]:
-        """Nodes that are connected now."""
-        return sorted(self.grid.get_node_ids())
+    def nodes(self) -> dict[int, str]:
+        """Nodes that are connected now, with the fingerprint of their key."""
+        return {info.node_id: key_fingerprint(info.public_key) for info in self.grid.get_nodes()}
 
     def ask(
         self, parcels: Mapping[str, tuple[int, Parcel]], message_type: str
     ) -> Iterator[tuple[str, Parcel | str]]:
-        """Send a parcel to each name's node; yield (name, answer) in the order of names.
+        """Send a parcel to each name's node; yield (name, answer) as they come.
 
-        Only one answer is held in memory at a time; the order never depends on who was faster, so
-        sums are reproducible.
+        Only one answer is held in memory at a time. Whoever has not answered by the deadline is said to
+        have not.
         """
-        shared: dict[int, ArrayRecord] = {}  # equal weights for all sites are converted once
+        pending = self._push(parcels, message_type)
+        end = time.monotonic() + self.deadline
+        while pending:
+            left = len(pending)
+            for name in list(pending):  # one by one: pulled together, they would all be in memory
+                for message in self.grid.pull_messages([pending[name]]):
+                    del pending[name]
+                    yield name, _read(message)
+            if time.monotonic() > end:
+                break
+            if len(pending) == left:
+                time.sleep(POLL_SECONDS)
+        for name in sorted(pending):
+            yield name, f"no answer within {self.deadline:g} s"
+
+    def _push(self, parcels: Mapping[str, tuple[int, Parcel]], message_type: str) -> dict[str, str]:
+        """Push every message; arrays that several share are converted once."""
+        shared: dict[int, Array] = {}
         pending = {}
         for name, (node, parcel) in sorted(parcels.items()):
-            key = id(parcel.arrays)
-            if key not in shared:
-                shared[key] = ArrayRecord({k: Array(v) for k, v in parcel.arrays.items()})
-            content = RecordDict({ARRAYS: shared[key], VALUES: ConfigRecord(dict(parcel.values))})
-            message = Message(content, dst_node_id=node, message_type=message_type)
+            for buffer in parcel.arrays.values():
+                if id(buffer) not in shared:
+                    shared[id(buffer)] = Array(buffer)
+            arrays = ArrayRecord({key: shared[id(buffer)] for key, buffer in parcel.arrays.items()})
+            content = RecordDict({ARRAYS: arrays, VALUES: ConfigRecord(dict(parcel.values))})
+            message = Message(
+                content, dst_node_id=node, message_type=message_type, ttl=self.deadline + TTL_MARGIN
+            )
             for identity in self.grid.push_messages([message]):
                 pending[name] = identity
-        end = time.monotonic() + self.deadline
-        for name in sorted(parcels):
-            yield name, self._answer(pending.get(name), end)
+        for name in parcels.keys() - pending.keys():
+            logger.warning("the message to %s could not be sent", name)
+        return pending
 
-    def _answer(self, identity: str | None, end: float) -> Parcel | str:
-        if identity is None:
-            return "the message could not be sent"
-        while True:
-            for message in self.grid.pull_messages([identity]):
-                if message.has_error():
-                    return f"code {message.error.code}: {message.error.reason}"
-                try:
-                    return _parcel(message)
-                except (ExchangeError, TypeError, ValueError) as error:
-                    return f"unreadable answer ({error})"
-            if time.monotonic() > end:
-                return f"no answer within {self.deadline:g} s"
-            time.sleep(POLL_SECONDS)
+
+def _read(message: Message) -> Parcel | str:
+    """Take the parcel out of an answer, or say why there is none."""
+    if message.has_error():
+        return f"code {message.error.code}: {message.error.reason}"
+    try:
+        return _parcel(message)
+    except (ExchangeError, TypeError, ValueError) as error:
+        return f"unreadable answer ({error})"
 
 
 def _parcel(message: Message) -> Parcel:

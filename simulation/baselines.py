@@ -32,7 +32,7 @@ def mean_pet(stores: Sequence[SiteStore]) -> Volume:
 def alone_settings(settings: Settings, output: Path) -> Settings:
     """Return the settings of a site that trains alone: the same steps, a federation of one."""
     run = settings.run.model_copy(update={"name": "alone", "output": str(output), "resume": True})
-    federation = settings.federation.model_copy(update={"min_sites": 1})
+    federation = settings.federation.model_copy(update={"min_sites": 1, "patience": 0.0})
     return settings.model_copy(update={"run": run, "federation": federation})
 
 

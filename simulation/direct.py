@@ -32,9 +32,9 @@ class DirectPost:
         self.run_config = settings.flat()
         self.node_config = node_config
 
-    def nodes(self) -> list[int]:
-        """Return the one node."""
-        return [1]
+    def nodes(self) -> dict[int, str]:
+        """Return the one node; it has no key."""
+        return {1: ""}
 
     def ask(
         self, parcels: Mapping[str, tuple[int, Parcel]], message_type: str
@@ -46,5 +46,5 @@ class DirectPost:
                     message_type, parcel, run_config=self.run_config, node_config=self.node_config
                 )
             except PastaError as error:
-                reply = str(error)
+                reply = f"{type(error).__name__}: {error}"
             yield name, reply

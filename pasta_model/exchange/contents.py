@@ -9,13 +9,16 @@ type           direction   content
 =============  ==========  =======================================================
 `NodeReport`   site out    names of the sites that a node serves
 `Invitation`   site in     the site that is asked to join
-`SiteReport`   site out    site's name, subjects a split, sums of clinical columns
-`TrainTask`    site in     site, round, weights, standardisation
-`TrainReport`  site out    weights after local steps, subjects, three metrics
+`SiteReport`   site out    site's name, subjects a split, sums of clinical columns,
+                           digest of the shared weights that it holds
+`TrainTask`    site in     site, round, standardisation, steps to the global weights
+`TrainReport`  site out    difference of the weights after local steps, subjects,
+                           and of three metrics those that the site lets go
 `Refusal`      site out    a code and a reference; the text stays in the site's log
 =============  ==========  =======================================================
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,6 +28,7 @@ from numpy.typing import NDArray
 from pasta_model.data.clinical import Moments, Standardisation
 from pasta_model.errors import ExchangeError
 from pasta_model.exchange.packing import Buffers
+from pasta_model.exchange.steps import Step
 
 SITES = "query.sites"  # Flower message types
 JOIN = "query.join"
@@ -87,12 +91,15 @@ class SiteReport:
     ----------
     moments
         Counts, sums and sums of squares of the clinical columns of the training subjects.
+    holds
+        SHA-256 of the shared weights that the site has; they need not be sent.
     """
 
     site: str
     train_subjects: int
     valid_subjects: int
     moments: Moments
+    holds: str = ""
 
     def parcel(self) -> Parcel:
         """Pack for the wire."""
@@ -100,6 +107,7 @@ class SiteReport:
             "site": self.site,
             "train-subjects": self.train_subjects,
             "valid-subjects": self.valid_subjects,
+            "holds": self.holds,
         }
         m = self.moments
         return Parcel(values, {"count": m.count, "total": m.total, "squares": m.squares})
@@ -107,7 +115,7 @@ class SiteReport:
     @classmethod
     def of(cls, parcel: Parcel) -> Self:
         """Unpack and check."""
-        _exactly(parcel, {"site", "train-subjects", "valid-subjects"}, {"count", "total", "squares"})
+        _exactly(parcel, {"site", "train-subjects", "valid-subjects", "holds"}, {"count", "total", "squares"})
         v, a = parcel.values, parcel.arrays
         _finite(a)
         return cls(
@@ -115,85 +123,110 @@ class SiteReport:
             _count(v["train-subjects"]),
             _count(v["valid-subjects"]),
             Moments(a["count"], a["total"], a["squares"]),
+            _digest(v["holds"]),
         )
 
 
 @dataclass(frozen=True)
 class TrainTask:
-    """What a site is asked to do in a round: evaluate the weights, and train them on."""
+    """What a site is asked to do in a round: evaluate the weights, and train them on.
+
+    Attributes
+    ----------
+    base
+        SHA-256 of the weights that the steps start from; empty: from zero, the weights are sent whole.
+    target
+        SHA-256 of the weights that the steps lead to.
+    """
 
     site: str
     round: int
     standardisation: Standardisation
-    weights: Buffers
+    base: str
+    target: str
+    steps: tuple[Step, ...]
 
     def parcel(self) -> Parcel:
-        """Pack for the wire."""
+        """Pack for the wire; tasks with the same steps share their arrays."""
         values: dict[str, Value] = {
             "site": self.site,
             "round": self.round,
             "mean": list(self.standardisation.mean),
             "spread": list(self.standardisation.spread),
+            "base": self.base,
+            "target": self.target,
+            "codecs": [step.codec for step in self.steps],
         }
-        return Parcel(values, self.weights)
+        arrays = {f"{i:02d}/{n}": a for i, step in enumerate(self.steps) for n, a in step.arrays.items()}
+        return Parcel(values, arrays)
 
     @classmethod
     def of(cls, parcel: Parcel) -> Self:
-        """Unpack and check; the weights are checked against the network's layout later."""
-        _exactly(parcel, {"site", "round", "mean", "spread"}, None)
+        """Unpack and check; the steps are checked against the network's layout when they are decoded."""
+        _exactly(parcel, {"site", "round", "mean", "spread", "base", "target", "codecs"}, None)
         v = parcel.values
         standardisation = Standardisation(_floats(v["mean"]), _floats(v["spread"]))
-        return cls(_text(v["site"]), _count(v["round"]), standardisation, parcel.arrays)
+        if not isinstance(v["codecs"], list) or not v["target"]:
+            raise ExchangeError("a task names no codecs or no target")
+        steps = tuple(Step(_text(name), {}) for name in v["codecs"])
+        for name, array in parcel.arrays.items():
+            number, _, buffer = name.partition("/")
+            if not number.isdecimal() or int(number) >= len(steps):
+                raise ExchangeError(f"a task holds an array {name!r} of no step")
+            steps[int(number)].arrays[buffer] = array
+        base, target = _digest(v["base"]), _digest(v["target"])
+        return cls(_text(v["site"]), _count(v["round"]), standardisation, base, target, steps)
+
+
+METRICS = ("train-loss", "valid-mae", "seconds")
+"""What a site's policy may keep back; a metric that is kept back is not in the message at all."""
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """A site's answer: its weights, and how it went.
+    """A site's answer: the difference that its training made, and how it went.
 
     Attributes
     ----------
+    subjects
+        Who trained; where the site was only asked to evaluate, who validated.
     valid_mae
         SUVR, of the *received* model on the site's validation slabs.
     train_loss
-        Mean loss of the local steps; 0 when it was only asked to evaluate.
+        Mean loss of the local steps.
+    update
+        The weights after training minus those received; None where it was only asked to evaluate.
     """
 
     site: str
     round: int
     subjects: int
-    train_loss: float
-    valid_mae: float
-    seconds: float
-    weights: Buffers
+    train_loss: float | None
+    valid_mae: float | None
+    seconds: float | None
+    update: Step | None
 
     def parcel(self) -> Parcel:
         """Pack for the wire."""
-        values: dict[str, Value] = {
-            "site": self.site,
-            "round": self.round,
-            "subjects": self.subjects,
-            "train-loss": self.train_loss,
-            "valid-mae": self.valid_mae,
-            "seconds": self.seconds,
-        }
-        return Parcel(values, self.weights)
+        values: dict[str, Value] = {"site": self.site, "round": self.round, "subjects": self.subjects}
+        metrics = zip(METRICS, (self.train_loss, self.valid_mae, self.seconds), strict=True)
+        values.update({name: value for name, value in metrics if value is not None})
+        if self.update is None:
+            return Parcel(values, {})
+        return Parcel(values | {"codec": self.update.codec}, self.update.arrays)
 
     @classmethod
     def of(cls, parcel: Parcel) -> Self:
         """Unpack and check: exact names, finite numbers."""
-        names = {"site", "round", "subjects", "train-loss", "valid-mae", "seconds"}
-        _exactly(parcel, names, None)
+        optional = parcel.values.keys() & {*METRICS, "codec"}
+        _exactly(parcel, {"site", "round", "subjects"} | optional, None)
         _finite(parcel.arrays)
         v = parcel.values
-        return cls(
-            _text(v["site"]),
-            _count(v["round"]),
-            _count(v["subjects"]),
-            _number(v["train-loss"]),
-            _number(v["valid-mae"]),
-            _number(v["seconds"]),
-            parcel.arrays,
-        )
+        if ("codec" in v) != bool(parcel.arrays):
+            raise ExchangeError("an answer holds weights without their codec, or a codec without weights")
+        loss, mae, seconds = (_number(v[name]) if name in v else None for name in METRICS)
+        update = Step(_text(v["codec"]), parcel.arrays) if "codec" in v else None
+        return cls(_text(v["site"]), _count(v["round"]), _count(v["subjects"]), loss, mae, seconds, update)
 
 
 @dataclass(frozen=True)
@@ -226,6 +259,12 @@ def _finite(arrays: dict[str, NDArray[Any]]) -> None:
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ExchangeError(f"found {value!r} in a message, wanted a name")
+    return value
+
+
+def _digest(value: Value) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}|", value):
+        raise ExchangeError(f"found {value!r} in a message, wanted a SHA-256")
     return value
 
 

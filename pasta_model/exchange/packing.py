@@ -2,13 +2,14 @@
 """Tensors <-> a few flat buffers.
 
 Flower's transport pays by the tensor, not by the byte (1,000 small tensors cost three times as much as ten
-large ones), so a state dict travels as flat buffers of at most 64 MB, one dtype each. The layout
-(names, shapes, dtypes) is not sent: both ends know it from the settings of the run.
+large ones), so a state dict travels as flat buffers of a few MB, one dtype each. The layout (names,
+shapes, dtypes) is not sent: both ends know it from the settings of the run.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from pasta_model.errors import ExchangeError
 
 Buffers = dict[str, NDArray[Any]]
-BUFFER_BYTES = 64 * 2**20
+BUFFER_BYTES = 4 * 2**20  # less than the 5 MiB of a piece of Flower's: one buffer, one object
 # numpy has no bfloat16 and Flower's arrays no bool: those bits travel in another dtype.
 _CARRIER = {torch.bfloat16: torch.int16, torch.bool: torch.uint8}
 
@@ -57,6 +58,12 @@ class Layout:
             used[dtype] = slot.offset + slot.size
             slots.append(slot)
         return cls(tuple(slots))
+
+    def only(self, names: AbstractSet[str]) -> Self:
+        """Return the layout of some of the tensors."""
+        with torch.device("meta"):
+            kept = [s for s in self.slots if s.name in names]
+            return self.of({s.name: torch.empty(s.shape, dtype=getattr(torch, s.dtype)) for s in kept})
 
     def digest(self) -> str:
         """SHA-256 of names, dtypes and shapes."""

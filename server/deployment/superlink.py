@@ -79,7 +79,7 @@ def admit(deployment: Deployment) -> None:
     for name in dead:
         logger.error(
             "site %s cannot come: Flower never takes a key again that was shut out; give it a new one with"
-            " 'pasta-server renew-site' and send the new kit",
+            " 'pasta-server renew-site --node-key' and send the kit",
             name,
         )
 

@@ -54,10 +54,6 @@ class InProcessGrid(Grid):
         """All nodes are always there."""
         return list(self._contexts)
 
-    def get_nodes(self) -> list[object]:
-        """Not needed here."""
-        return []
-
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Run each message through the app at once."""
         identities = []

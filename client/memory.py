@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a site remembers of a run, on its own disk: its last two rounds, each a whole folder or none.
+
+A round's folder holds the weights that the site received, AdamW's moments after its training, what the codec
+rounded off, its personal parts, and the answer that it gave. Asked the same thing twice, after a crash on
+either side, it gives the same answer again and nothing is trained, or released, twice.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pasta_model.errors import CheckpointError
+from pasta_model.exchange.contents import Parcel, TrainTask
+from pasta_model.exchange.packing import Layout
+from pasta_model.exchange.vectors import Vector
+from pasta_model.files import atomic_directory, write_json
+
+KEPT_ROUNDS = 2  # a server that resumes repeats at most one round
+RECEIVED, MOMENTS, REST, PERSONAL = (f"{n}.safetensors" for n in ("received", "moments", "rest", "personal"))
+
+
+class Memory:
+    """The rounds that a site remembers.
+
+    Parameters
+    ----------
+    folder
+        Of one run at one site.
+    layout
+        Of the weights that are exchanged.
+    """
+
+    def __init__(self, folder: Path, layout: Layout) -> None:
+        self.folder = folder
+        self.layout = layout
+
+    def before(self, number: int) -> Path | None:
+        """Return the last round before this one that the site took part in."""
+        earlier = [path for path in self._rounds() if path.name < _name(number)]
+        return earlier[-1] if earlier else None
+
+    def holding(self, digest: str) -> Vector | None:
+        """Return the received weights with this SHA-256, if a remembered round has them."""
+        for path in reversed(self._rounds()):
+            if _told(path).get("target") == digest:
+                return Vector(path / RECEIVED, self.layout)
+        return None
+
+    def holds(self) -> str:
+        """SHA-256 of the last received weights; empty when none are remembered."""
+        rounds = self._rounds()
+        return str(_told(rounds[-1])["target"]) if rounds else ""
+
+    def answer(self, task: TrainTask) -> Parcel | None:
+        """Return the answer that was given to this very task before."""
+        path = self.folder / _name(task.round)
+        if not path.is_dir():
+            return None
+        told = _told(path)
+        if told["task"] != task_key(task):
+            return None
+        return Parcel(told["values"], load_arrays(path / "answer.safetensors"))
+
+    @contextmanager
+    def keep(self, task: TrainTask) -> Iterator[Path]:
+        """Yield a folder for what a round leaves; it becomes the round's when the block succeeds."""
+        for later in self._rounds():
+            if later.name > _name(task.round):
+                shutil.rmtree(later)  # of an earlier run, or of a server that went back
+        with atomic_directory(self.folder / _name(task.round)) as work:
+            yield work
+        for old in self._rounds()[:-KEPT_ROUNDS]:
+            shutil.rmtree(old)
+
+    def forget(self) -> None:
+        """Begin afresh: a run starts again at round 0."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _rounds(self) -> list[Path]:
+        return sorted(self.folder.glob("round-*"))
+
+
+def write_answer(work: Path, task: TrainTask, answer: Parcel) -> None:
+    """Keep an answer with the task that it answers."""
+    save_arrays(answer.arrays, work / "answer.safetensors")
+    told = {"task": task_key(task), "target": task.target, "values": answer.values}
+    write_json(work / "answer.json", told)
+
+
+def task_key(task: TrainTask) -> str:
+    """SHA-256 of what a task asks; not of the way by which its weights came."""
+    s = task.standardisation
+    asked = [task.site, task.round, task.target, list(s.mean), list(s.spread)]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def save_moments(path: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Write an optimizer's state."""
+    state = optimizer.state_dict()["state"]
+    flat = {
+        f"{index}.{name}": value.detach().cpu().contiguous()
+        for index, values in state.items()
+        for name, value in values.items()
+    }
+    save_file(flat, path)
+
+
+def load_moments(path: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Bring back an optimizer's state."""
+    content = optimizer.state_dict()
+    content["state"] = _nested(load_file(path))
+    optimizer.load_state_dict(content)
+    # The fused AdamW walks raw memory: moments must lie as their parameters do.
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+def _nested(flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in flat.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    return state
+
+
+def _name(number: int) -> str:
+    return f"round-{number:05d}"
+
+
+def _told(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((path / "answer.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); remove this folder") from error
+    return found
