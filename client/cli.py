@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+from client.commands.approve import approve
+from client.commands.audit import audit
 from client.commands.check import check
+from client.commands.start import start
 from pasta_model.console import run_command
 
 app = typer.Typer(
@@ -18,6 +21,9 @@ app = typer.Typer(
 
 
 app.command()(check)
+app.command()(approve)
+app.command()(start)
+app.command()(audit)
 
 
 @app.command()

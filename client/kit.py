@@ -93,7 +93,13 @@ class RunSection(Section):
 
 
 class Kit(Section):
-    """A start-up kit; every path is absolute."""
+    """A start-up kit; every path is absolute.
+
+    Attributes
+    ----------
+    versions
+        Packages and their versions at the coordinator, where the kit tells them.
+    """
 
     path: Path
     site: SiteSection
@@ -101,6 +107,7 @@ class Kit(Section):
     keys: KeysSection
     guard: GuardSection
     run: RunSection = RunSection()
+    versions: dict[str, str] = Field(default_factory=dict)
 
     @property
     def flower(self) -> Path:
