@@ -113,9 +113,9 @@ class Authority:
 
         It is valid as long as the authority: a list that expired would shut out every site.
         """
-        known = {entry.serial_number: entry for entry in before} if before else {}
+        known = {entry.serial_number: entry for entry in before} if before is not None else {}
         now = _now()
-        number = _number(before) + 1 if before else 1
+        number = _number(before) + 1 if before is not None else 1
         authority = self.credentials
         builder = (
             x509.CertificateRevocationListBuilder()

@@ -8,7 +8,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -18,6 +18,7 @@ from pasta_model.errors import ConfigError, Problems
 from pasta_model.sections import Positive, Section
 from server.provision.rendering import render
 
+Entry = TypeVar("Entry")
 LONGEST_NAME = 64  # octets of a common name in a certificate
 _LABEL = r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*")
@@ -47,6 +48,13 @@ def one_line(text: str) -> str:
     return text
 
 
+def not_empty(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Let a list pass that holds something; raise ValueError at an empty one."""
+    if not entries:
+        raise ValueError("at least one")
+    return entries
+
+
 def is_address(host: str) -> bool:
     """Tell an IP address from a DNS name."""
     try:
@@ -69,7 +77,7 @@ class Plan(Section):
     """The table [consortium]: the coordinator's server, and how long certificates last."""
 
     name: Name
-    names: Annotated[tuple[Host, ...], Field(min_length=1, strict=False)]
+    names: Annotated[tuple[Host, ...], AfterValidator(not_empty), Field(strict=False)]
     port: Port = 9443
     superlink_port: Port = 8443
     valid_days: Annotated[int, Field(ge=1, le=3650)] = 365
@@ -93,7 +101,7 @@ class Consortium(Section):
     """The whole of consortium.toml."""
 
     consortium: Plan
-    sites: Annotated[tuple[SiteEntry, ...], Field(min_length=1, strict=False)]
+    sites: Annotated[tuple[SiteEntry, ...], AfterValidator(not_empty), Field(strict=False)]
 
     def site(self, name: str) -> SiteEntry | None:
         """Return the site of this name, or nothing."""

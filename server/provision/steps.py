@@ -197,7 +197,7 @@ def _write_server(house: House, server: Credentials) -> None:
 
 def _open(folder: Path) -> tuple[House, Consortium, Authority]:
     house = House(folder)
-    if not house.plan.is_file():
+    if not all(path.is_file() for path in (house.plan, house.server / registry.INVITED)):
         raise ConfigError(f"{folder}: no consortium here; make one with 'pasta-server provision'")
     try:
         pems = [(house.authority / name).read_bytes() for name in ("ca.crt", "ca.key")]
