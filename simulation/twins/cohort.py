@@ -12,6 +12,7 @@ import logging
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
 from typing import NamedTuple, Self
@@ -48,6 +49,9 @@ class SiteSettings(BaseModel):
         Shares of CN, MCI and Dementia; they sum to 1.
     vendor, field
         Of the scanners; drawn from the cohort's seed when `None`.
+    contrast, pet_resolution
+        Of the scanners: exponent of the T1 intensities, FWHM of the PET in mm; drawn when `None`. For
+        studies of hospitals that differ more than most.
     missing_mmse, missing_adas13, missing_apoe4
         Shares of people without the value.
     """
@@ -59,6 +63,8 @@ class SiteSettings(BaseModel):
     mix: tuple[float, float, float] = (0.34, 0.41, 0.25)
     vendor: Vendor | None = None
     field: FieldStrength | None = None
+    contrast: float | None = Field(default=None, gt=0.2, lt=5)
+    pet_resolution: float | None = Field(default=None, ge=2, le=15)
     missing_mmse: float = Field(default=0.01, ge=0, le=1)
     missing_adas13: float = Field(default=0.04, ge=0, le=1)
     missing_apoe4: float = Field(default=0.06, ge=0, le=1)
@@ -199,7 +205,13 @@ def _tasks(settings: CohortSettings, folder: Path) -> Iterator[_Task]:
 def site_scanner(site: SiteSettings, *, seed: int) -> Scanner:
     """Scanners of a site, from the cohort's seed and the site's name."""
     rng = np.random.default_rng([seed, zlib.crc32(site.name.encode()), 1])
-    return sample_scanner(rng, vendor=site.vendor, field=site.field)
+    drawn = sample_scanner(rng, vendor=site.vendor, field=site.field)
+    width = site.pet_resolution
+    return replace(
+        drawn,
+        contrast=drawn.contrast if site.contrast is None else site.contrast,
+        resolution=drawn.resolution if width is None else (width, width, width),
+    )
 
 
 def diagnosis_of(site: SiteSettings, index: int, *, seed: int) -> Diagnosis:
