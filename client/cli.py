@@ -9,6 +9,7 @@ import typer
 from client.commands.approve import approve
 from client.commands.audit import audit
 from client.commands.check import check
+from client.commands.combine import combine
 from client.commands.start import start
 from pasta_model.console import run_command
 
@@ -24,6 +25,7 @@ app.command()(check)
 app.command()(approve)
 app.command()(start)
 app.command()(audit)
+app.command()(combine)
 
 
 @app.command()

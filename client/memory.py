@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pasta_model.checkpoint import Checkpoint, exchanged_layout
+from pasta_model.config import Settings
 from pasta_model.errors import CheckpointError
 from pasta_model.exchange.contents import Parcel, TrainTask
 from pasta_model.exchange.packing import Layout
@@ -89,6 +92,43 @@ class Memory:
 
     def _rounds(self) -> list[Path]:
         return sorted(self.folder.glob("round-*"))
+
+
+def combined_model(checkpoint: Checkpoint, store: Path, *, run: str = "") -> tuple[Checkpoint, list[str]]:
+    """Put the personal parts that a site remembers into the federation's model.
+
+    Parameters
+    ----------
+    checkpoint
+        The federation's; its own values of the personal parts are those of the start.
+    store
+        The site's prepared store.
+    run
+        Name of the run; by default that of the checkpoint.
+
+    Returns
+    -------
+    The site's model, and the names of the tensors that are its own.
+
+    Raises
+    ------
+    CheckpointError
+        When the model has no personal parts, or this site took no part in its run.
+    """
+    settings = checkpoint.settings
+    if not settings.exchange.personal_parts:
+        raise CheckpointError("the model has no personal parts: every site's is the same; use it as it is")
+    folder = run_folder(store, settings, run=run)
+    last = Memory(folder, exchanged_layout(settings)).before(settings.federation.rounds)
+    if last is None:
+        raise CheckpointError(f"{folder}: this site took no part in that run; give its store and --run")
+    own = load_file(last / PERSONAL)
+    return replace(checkpoint, state={**checkpoint.state, **own}), sorted(own)
+
+
+def run_folder(store: Path, settings: Settings, *, run: str = "") -> Path:
+    """Where a site's memory of a run lies."""
+    return store / "state" / f"{run or settings.run.name}-{settings.digest()[:12]}"
 
 
 def write_answer(work: Path, task: TrainTask, answer: Parcel) -> None:

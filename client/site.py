@@ -21,6 +21,7 @@ from client.memory import (
     REST,
     Memory,
     load_moments,
+    run_folder,
     save_moments,
     write_answer,
 )
@@ -95,8 +96,7 @@ class Site:
         self.scheme = SCHEMES[settings.data.clinical]
         self.layout = exchanged_layout(settings)
         self.sizes = float_buffers(self.layout)
-        folder = path / "state" / f"{settings.run.name}-{settings.digest()[:12]}"
-        self.memory = Memory(folder, self.layout)
+        self.memory = Memory(run_folder(path, settings), self.layout)
         if settings.data.spacing != self.store.template.head.spacing:
             raise StoreError(
                 f"site {self.store.site} is prepared at {self.store.template.head.spacing} mm,"

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -38,11 +38,18 @@ def descendants(pid: int) -> list[int]:
 
 def stop_tree(process: subprocess.Popen[bytes], *, grace_s: float = GRACE_S) -> None:
     """Ask `process` to end and wait for its whole tree; kill what is left after `grace_s` seconds."""
-    tree = {process.pid, *descendants(process.pid)}
-    if process.poll() is None:
-        process.terminate()
-    _wait_or_kill(tree, grace_s)
-    process.wait()
+    stop_trees([process], grace_s=grace_s)
+
+
+def stop_trees(processes: Sequence[subprocess.Popen[bytes]], *, grace_s: float = GRACE_S) -> None:
+    """Do the same to several at once."""
+    trees = {pid for process in processes for pid in (process.pid, *descendants(process.pid))}
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    _wait_or_kill(trees, grace_s)
+    for process in processes:
+        process.wait()
 
 
 def stop_stranger(pid: int, *, grace_s: float = GRACE_S) -> None:

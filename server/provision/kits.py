@@ -2,6 +2,7 @@
 """The start-up kit of a site: its keys, its settings, its policy, two scripts and what to do with them."""
 
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from pasta_model.files import atomic_path, write_text
@@ -11,6 +12,7 @@ from server.provision.keys import NodeKey
 from server.provision.private import write_private
 from server.provision.rendering import render
 
+_SAME_VERSION = ("pasta-federated", "flwr", "torch")
 _SCRIPTS = ("check.sh", "start.sh")
 
 
@@ -18,8 +20,8 @@ def write_kit(
     kit: Path, plan: Plan, site: SiteEntry, *, authority: Credentials, client: Credentials, node: NodeKey
 ) -> None:
     """Fill a new folder, which exists and is its owner's alone, with all that a site needs."""
-    for name in ("site.toml", "policy.toml"):
-        write_text(kit / name, render(f"{name}.j2", plan=plan, site=site))
+    write_text(kit / "site.toml", render("site.toml.j2", plan=plan, site=site, versions=_versions()))
+    write_text(kit / "policy.toml", render("policy.toml.j2", site=site))
     for name in _SCRIPTS:
         write_text(kit / name, render(f"{name}.j2"))
         mode = (kit / name).stat().st_mode
@@ -62,6 +64,11 @@ def write_public(target: Path, content: bytes) -> None:
     """Write what may be read by anyone, atomically."""
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
+
+
+def _versions() -> dict[str, str]:
+    """Return what the sites should have, too; a build for other hardware (`+cpu`) is the same version."""
+    return {package: version(package).partition("+")[0] for package in _SAME_VERSION}
 
 
 def _write_readme(
