@@ -3,13 +3,17 @@
 
 import os
 import re
+import ssl
 import subprocess
 import tomllib
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from client.kit import read_kit, tls_context
+from client.policy import read_policy
 from server.provision.consortium import site_entry
 from server.provision.steps import add_site, provision
 
@@ -37,6 +41,7 @@ def test_site_toml_is_what_the_client_reads(consortium: Path) -> None:
             "port": 9094,
         },
         "run": {"size": "base", "device": "cpu"},
+        "versions": {name: version(name).split("+")[0] for name in ("pasta-federated", "flwr", "torch")},
     }
     for name in found["keys"].values():
         assert (consortium / "kits" / "alder" / name).is_file()
@@ -52,8 +57,19 @@ def test_policy_toml_is_what_was_agreed_and_every_line_is_explained(consortium: 
         "max-epsilon": 8.0,
         "metrics": ["train-loss", "valid-mae", "seconds"],
         "metrics-min-subjects": 5,
+        "cross-evaluation": True,
     }
     assert all("# " in line for line in text.splitlines() if "=" in line)
+
+
+def test_the_client_reads_both(consortium: Path) -> None:
+    """policy.toml names every setting that the client knows: none is left to a default unseen."""
+    found = read_kit(consortium / "kits" / "alder", files=False)
+    assert (found.site.name, found.server.address) == ("alder", "pasta.example.org:9443")
+    assert tls_context(found).verify_mode == ssl.CERT_REQUIRED
+    policy = read_policy(found.guard.policy)
+    written = tomllib.loads(kit(consortium, "policy.toml"))["policy"]
+    assert policy.model_dump(by_alias=True) == written
 
 
 @pytest.mark.parametrize("name", ["check", "start"])
