@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -12,7 +13,11 @@ Tamper = Callable[[Message, Message], Message | None]
 
 
 class InProcessGrid(Grid):
-    """Nodes 1..n, each with its own context; `tamper` may change or drop a reply."""
+    """Nodes 1..n, each with its own context; `tamper` may change or drop a reply.
+
+    `keys` are public keys of nodes (PEM), as a SuperLink with node authentication tells them; `absent` are
+    nodes that are not connected now.
+    """
 
     def __init__(
         self,
@@ -21,10 +26,13 @@ class InProcessGrid(Grid):
         run_config: Mapping[str, bool | int | float | str],
         nodes: int,
         tamper: Tamper | None = None,
+        keys: Mapping[int, bytes] | None = None,
     ) -> None:
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
         self.app = app
         self.tamper = tamper
+        self.keys = dict(keys or {})
+        self.absent: set[int] = set()
         self.asked: list[Message] = []
         self._replies: dict[str, Message] = {}
         self._contexts = {
@@ -51,8 +59,12 @@ class InProcessGrid(Grid):
         raise AssertionError("messages are made by Message(...)")
 
     def get_node_ids(self) -> list[int]:
-        """All nodes are always there."""
-        return list(self._contexts)
+        """All nodes that are not absent."""
+        return [node for node in self._contexts if node not in self.absent]
+
+    def get_nodes(self) -> list[NodeInfo]:
+        """All nodes that are not absent, with their keys."""
+        return [NodeInfo(node_id=n, public_key=self.keys.get(n, b"")) for n in self.get_node_ids()]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Run each message through the app at once."""
