@@ -5,6 +5,7 @@ import io
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,40 @@ def write_kit(folder: Path, store: Path, *, site: str = "A", **policy: object) -
     (folder / "site.toml").write_text(tomli_w.dumps(tables), encoding="utf-8")
     write_policy(folder, **policy)
     return read_kit(folder, files=False)
+
+
+def write_keys(kit: Kit) -> None:
+    """Make an authority, a certificate of it and a node key, and lay them where the kit looks."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    now, day = datetime.now(UTC), timedelta(days=1)
+    keys = [ec.generate_private_key(ec.SECP384R1()) for _ in range(3)]
+    issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, kit.site.consortium)])
+    own = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, kit.site.name)])
+
+    def signed(subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool) -> bytes:
+        made = x509.CertificateBuilder(
+            issuer, subject, key.public_key(), x509.random_serial_number(), now, now + day
+        )
+        constraint = x509.BasicConstraints(ca=authority, path_length=None)
+        done = made.add_extension(constraint, critical=True).sign(keys[0], hashes.SHA256())
+        return done.public_bytes(serialization.Encoding.PEM)
+
+    def private(key: ec.EllipticCurvePrivateKey, form: serialization.PrivateFormat) -> bytes:
+        return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
+    files = {
+        kit.keys.authority: signed(issuer, keys[0], authority=True),
+        kit.keys.certificate: signed(own, keys[1], authority=False),
+        kit.keys.certificate_key: private(keys[1], serialization.PrivateFormat.PKCS8),
+        kit.keys.node: private(keys[2], serialization.PrivateFormat.OpenSSH),
+    }
+    for path, content in files.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(0o600)
 
 
 def write_policy(folder: Path, **changes: object) -> None:
@@ -178,7 +213,12 @@ class Node:
         for request in waiting:
             self.reached.append(request)
             self.state.record_message_processing_start(request.metadata.message_id)
+            self.store.delete(request.metadata.message_id)  # confirmed
             self.hand_back(app(request))
+        return self.let_out()
+
+    def let_out(self) -> Sent:
+        """Let the gate send what waits, and return the last that left."""
         self.gate.push(
             ORIGINALS["_push_messages"],
             state=self.state,
