@@ -132,7 +132,7 @@ def main() -> None:
             jobs = [(m, seed) for seed in range(words.seeds) for m in METHODS]
             for job in [pool.submit(run, words.folder.resolve(), m, seed) for m, seed in jobs]:
                 job.result()
-    print(describe())
+    print(describe("cpu"))
     print(table(words.folder))
 
 
