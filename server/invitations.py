@@ -7,6 +7,7 @@ there the sites are those whose stores lie on this very machine.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from pasta_model.config import Settings, read_toml
 from pasta_model.errors import FederationError, Problems
+from pasta_model.sections import FederationSettings
 
 
 @dataclass(frozen=True)
@@ -56,26 +58,30 @@ def invitations(settings: Settings) -> Invitations:
         When the list cannot be used, or there is nobody on it.
     """
     f = settings.federation
-    if not f.invited:
-        names = _prepared_here(Path(settings.data.sites))
-        if not names:
-            raise FederationError(
-                "nobody is invited: set federation.invited to the list of the sites' keys that 'pasta-server"
-                f" provision' wrote. In a simulation, data.sites must hold prepared sites ('make demo' makes"
-                f" them); found none in {Path(settings.data.sites).resolve()}"
-            )
-        return Invitations({}, dict.fromkeys(names, f.max_subjects))
+    invited = _by_key(f) if f.invited else _prepared_here(settings)
+    unknown = sorted(f.held_out_sites - invited.sites)
+    if unknown:  # misspelt, a held-out site would train
+        raise FederationError(
+            f"federation.held-out names {', '.join(unknown)}; invited are {', '.join(sorted(invited.sites))}"
+        )
+    return invited
+
+
+def _by_key(f: FederationSettings) -> Invitations:
     table = read_toml(Path(f.invited)).get("sites", {})
     problems = Problems(f"{f.invited}: the list of invited sites cannot be used")
     keys: dict[str, str] = {}
     limits: dict[str, int] = {}
-    for name, entry in table.items():
+    for name, entry in table.items() if isinstance(table, dict) else ():
+        if not isinstance(entry, dict):
+            problems.add(f"site {name!r}: found {entry!r}, wanted a table with its key")
+            continue
         key, limit = entry.get("key"), entry.get("max-subjects", f.max_subjects)
-        if not isinstance(key, str) or len(key) != 64:
+        if not isinstance(key, str) or not re.fullmatch(r"[0-9a-f]{64}", key):
             problems.add(f"site {name!r}: key is {key!r}, wanted the SHA-256 of a public key")
         elif key in keys:
             problems.add(f"sites {keys[key]!r} and {name!r} have the same key")
-        elif not isinstance(limit, int) or limit < 1:
+        elif isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             problems.add(f"site {name!r}: max-subjects is {limit!r}, wanted a positive number")
         else:
             keys[key], limits[name] = name, limit
@@ -96,11 +102,28 @@ def key_fingerprint(pem: bytes) -> str:
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
-def _prepared_here(root: Path) -> list[str]:
-    names = []
+def _with_held_out(invited: Invitations, settings: Settings) -> Invitations:
+    """Refuse a held-out site that nobody knows: misspelt, it would train."""
+    unknown = sorted(settings.federation.held_out_sites - invited.sites)
+    if unknown:
+        raise FederationError(
+            f"federation.held-out names {', '.join(unknown)}; invited are {', '.join(sorted(invited.sites))}"
+        )
+    return invited
+
+
+def _prepared_here(settings: Settings) -> Invitations:
+    """In a simulation: the sites whose stores are on this machine."""
+    root, names = Path(settings.data.sites), []
     for index in sorted(root.glob("[!.]*/index.json")):
         try:
             names.append(str(json.loads(index.read_text(encoding="utf-8"))["site"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # the site itself says what is wrong with it
-    return names
+    if not names:
+        raise FederationError(
+            "nobody is invited: set federation.invited to the list of the sites' keys that 'pasta-server"
+            " provision' wrote. In a simulation, data.sites must hold prepared sites ('make demo' makes"
+            f" them); found none in {root.resolve()}"
+        )
+    return Invitations({}, dict.fromkeys(names, settings.federation.max_subjects))

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from pasta_model.config import Settings
 from pasta_model.data.clinical import SCHEMES
 from pasta_model.errors import ExchangeError, FederationError
@@ -15,6 +17,7 @@ from server.watch import Watch
 from server.wire import Post
 
 SETTLE_SECONDS = 0.5
+LARGEST_VALUE = 1000.0  # of a clinical column: years, points of a test, alleles
 logger = logging.getLogger(__name__)
 
 
@@ -79,19 +82,19 @@ class Members:
             if nodes and settled >= self.post.settle_checks:
                 self.refresh()
                 if self._all_there() or (not self.invited.by_key and len(self.training) >= wanted):
-                    return
+                    break
                 settled = 0
             if time.monotonic() > end:
+                self.refresh()
                 break
-            self.watch.stands("waiting for sites", waiting_for=self._missing())
+            self.watch.stands("waiting for sites", waiting_for=self.missing())
             time.sleep(SETTLE_SECONDS)
             before, nodes = nodes, self.post.nodes()
             settled = settled + 1 if nodes == before else 0
-        self.refresh()
         if len(self.training) < wanted:
             raise FederationError(
                 f"{len(self.training)} site(s) joined ({', '.join(sorted(self.joined)) or 'none'}), wanted at"
-                f" least {wanted}; not here: {', '.join(self._missing()) or 'none'}; see the sites' logs"
+                f" least {wanted}; not here: {', '.join(self.missing()) or 'none'}; see the sites' logs"
             )
 
     def present(self) -> dict[str, Member]:
@@ -127,9 +130,10 @@ class Members:
         self.joined[name] = replace(self.joined[name], holds=digest)
 
     def _all_there(self) -> bool:
-        return self.invited.by_key and not self._missing()
+        return self.invited.by_key and not self.missing()
 
-    def _missing(self) -> list[str]:
+    def missing(self) -> list[str]:
+        """Return the invited sites that have not joined."""
         return sorted(self.invited.sites - self.joined.keys())
 
     def _end(self, seconds: float) -> float:
@@ -148,7 +152,13 @@ class Members:
         m = report.moments
         if any(a.shape != (columns,) for a in vars(m).values()):
             raise ExchangeError(f"its clinical sums do not have {columns} columns; use one scheme")
-        if (m.count > report.train_subjects * 100).any() or (m.count < 0).any() or (m.squares < 0).any():
+        most = np.maximum(m.count, 0) * LARGEST_VALUE
+        if (
+            (m.count > report.train_subjects * 100).any()
+            or (np.abs(m.total) > most).any()
+            or (m.squares > most * LARGEST_VALUE).any()
+            or (m.squares < 0).any()
+        ):
             raise ExchangeError("its clinical sums are impossible for so many subjects")
         logger.info("site %s joins with %d training subjects", name, report.train_subjects)
         return report

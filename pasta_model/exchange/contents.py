@@ -118,6 +118,8 @@ class SiteReport:
         _exactly(parcel, {"site", "train-subjects", "valid-subjects", "holds"}, {"count", "total", "squares"})
         v, a = parcel.values, parcel.arrays
         _finite(a)
+        if any(sums.dtype.kind not in "iuf" for sums in a.values()):
+            raise ExchangeError("clinical sums are no numbers")
         return cls(
             _text(v["site"]),
             _count(v["train-subjects"]),

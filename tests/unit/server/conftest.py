@@ -2,10 +2,13 @@
 """A server whose network is one small matrix, and a way to run it."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from pasta_model import checkpoint
 from server import members, records, rounds, watch, wire
 from server.records import Progress
 from server.rounds import Federation
@@ -16,6 +19,9 @@ from tests.support.sites import LAYOUT, OneMatrix, Sites, make_settings, prepare
 Run = Callable[..., tuple[Progress, Path]]
 
 
+VERSION = cache(version)
+
+
 @pytest.fixture(autouse=True)
 def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the server train one matrix, and wait for milliseconds where it waits for seconds."""
@@ -23,6 +29,7 @@ def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "new_network", lambda settings: OneMatrix())
     for name in ("network_layout", "exchanged_layout"):
         monkeypatch.setattr(records, name, lambda settings: LAYOUT)
+    monkeypatch.setattr(checkpoint, "version", VERSION)
     monkeypatch.setattr(wire, "POLL_SECONDS", 0.001)
     monkeypatch.setattr(members, "SETTLE_SECONDS", 0.001)
     monkeypatch.setattr(rounds, "WAIT_SECONDS", 0.001)
