@@ -32,14 +32,16 @@ def answer(
     run_config
         Flat settings of the run.
     node_config
-        Of this node: which sites it serves (see `local_sites`), and its policy file.
+        Of this node: which sites it serves (see `local_sites`), its policy file, and the device on which
+        it trains, whatever the run says.
 
     Raises
     ------
     PastaError
         When the settings, the message or the site's data cannot be used.
     """
-    settings = settings_from_flat(run_config)
+    here = {"training.device": node_config["device"]} if "device" in node_config else {}
+    settings = settings_from_flat({**run_config, **here})
     paths = local_sites(settings, node_config)
     policy = read_policy(Path(str(node_config["policy"]))) if "policy" in node_config else None
 

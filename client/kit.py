@@ -117,7 +117,8 @@ class Kit(Section):
     @property
     def node_config(self) -> dict[str, bool | int | float | str]:
         """What the site's code is told by the site itself."""
-        return {"site-store": str(self.site.store), "policy": str(self.guard.policy)}
+        told = {"site-store": str(self.site.store), "policy": str(self.guard.policy)}
+        return {**told, "device": self.run.device}
 
 
 def read_kit(path: Path, *, files: bool = True) -> Kit:

@@ -25,7 +25,8 @@ def test_paths_are_relative_to_the_kit(make_ready_kit, monkeypatch) -> None:
 
 def test_what_the_sites_code_is_told_comes_from_the_kit_alone(make_ready_kit) -> None:
     kit = make_ready_kit()
-    assert kit.node_config == {"site-store": str(kit.site.store), "policy": str(kit.guard.policy)}
+    told = {"site-store": str(kit.site.store), "policy": str(kit.guard.policy), "device": "cpu"}
+    assert kit.node_config == told
 
 
 class TestMistakes:
