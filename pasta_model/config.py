@@ -103,6 +103,7 @@ _NOT_SHAPING = {
     "federation.invited",
     "federation.max-subjects",
     "federation.cross-evaluation",
+    "training.device",  # each site's own
     "training.threads",
     "training.compile",
     "training.checkpointing",
