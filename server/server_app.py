@@ -21,7 +21,9 @@ def main(grid: Grid, context: Context) -> None:
     _log_to_the_run()
     try:
         settings = settings_from_flat(context.run_config)
-        Federation(GridPost(grid, deadline=settings.federation.round_deadline), settings).run()
+        f = settings.federation
+        post = GridPost(grid, deadline=f.round_deadline, query_deadline=f.join_deadline)
+        Federation(post, settings).run()
     except PastaError as error:
         # A user's mistake: one clear message. Flower takes SystemExit for success, so the run must end
         # with an exception; its frames would say nothing to whoever made the mistake.

@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from pasta_model.errors import ExchangeError
-from pasta_model.exchange.contents import Parcel, Value
+from pasta_model.exchange.contents import EVALUATE, TRAIN, Parcel, Value
 from server.invitations import key_fingerprint
 
 ARRAYS, VALUES = "arrays", "values"
@@ -52,14 +52,19 @@ class GridPost:
         Flower's view of the nodes.
     deadline
         Seconds to wait for the answers of one call.
+    query_deadline
+        The same for questions that need no training; by default as long.
     settle_checks
         See `Post`.
     """
 
-    def __init__(self, grid: Grid, *, deadline: float, settle_checks: int = 4) -> None:
+    def __init__(
+        self, grid: Grid, *, deadline: float, query_deadline: float | None = None, settle_checks: int = 4
+    ) -> None:
         self.grid = grid
         self.settle_checks = settle_checks
         self.deadline = deadline
+        self.query_deadline = deadline if query_deadline is None else min(deadline, query_deadline)
 
     def nodes(self) -> dict[int, str]:
         """Nodes that are connected now, with the fingerprint of their key."""
@@ -73,9 +78,10 @@ class GridPost:
         Only one answer is held in memory at a time. Whoever has not answered by the deadline is said to
         have not.
         """
+        deadline = self.deadline if message_type in (TRAIN, EVALUATE) else self.query_deadline
         pending = self._push(parcels, message_type)
         sent = set(pending)
-        end = time.monotonic() + self.deadline
+        end = time.monotonic() + deadline
         while pending:
             left = len(pending)
             for name in list(pending):  # one by one: pulled together, they would all be in memory
@@ -89,7 +95,7 @@ class GridPost:
         for name in sorted(parcels.keys() - sent):
             yield name, "the message could not be sent"
         for name in sorted(pending):
-            yield name, f"no answer within {self.deadline:g} s"
+            yield name, f"no answer within {deadline:g} s"
 
     def _push(self, parcels: Mapping[str, tuple[int, Parcel]], message_type: str) -> dict[str, str]:
         """Push every message; arrays that several share are converted once."""
