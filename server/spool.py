@@ -76,15 +76,16 @@ class Spool:
         """Say of which sites the update is too long, and why.
 
         The yardstick is the lower median of the norms: with two sites the shorter one, because a long
-        update does the harm.
+        update does the harm. An update of nothing is no yardstick.
         """
-        if not self.norms:
+        lengths = [norm for norm in self.norms.values() if norm > 0]
+        if not lengths:
             return {}
-        yardstick = statistics.median_low(self.norms.values())
+        yardstick = statistics.median_low(lengths)
         return {
             site: f"its update is {norm / yardstick:.3g} times as long as the median, allowed {factor:g}"
             for site, norm in self.norms.items()
-            if norm > factor * yardstick > 0
+            if norm > factor * yardstick
         }
 
     def buffers(self, buffer: str) -> Iterator[tuple[str, Floats]]:

@@ -227,6 +227,8 @@ class TrainReport:
         if ("codec" in v) != bool(parcel.arrays):
             raise ExchangeError("an answer holds weights without their codec, or a codec without weights")
         loss, mae, seconds = (_number(v[name]) if name in v else None for name in METRICS)
+        if min(mae or 0.0, seconds or 0.0) < 0:
+            raise ExchangeError("an answer holds a negative error or time; wanted at least 0")
         update = Step(_text(v["codec"]), parcel.arrays) if "codec" in v else None
         return cls(_text(v["site"]), _count(v["round"]), _count(v["subjects"]), loss, mae, seconds, update)
 
