@@ -72,10 +72,9 @@ def _exchanges(entries: Iterable[Entry]) -> Table:
         "line", "time (UTC)", "event", "run", "type", "bytes", "arrays", "left, or why not", box=None
     )
     for entry in entries:
-        cells = [
-            entry.get(name, "") for name in ("number", "time", "event", "run", "kind", "bytes", "arrays")
-        ]
-        table.add_row(*(escape(_short(cell)) for cell in (*cells, _story(entry))))
+        when = str(entry["time"])[:19].replace("T", " ")
+        cells = [entry.get(name, "") for name in ("event", "run", "kind", "bytes", "arrays")]
+        table.add_row(*(escape(_short(cell)) for cell in (entry["number"], when, *cells, _story(entry))))
     return table
 
 
@@ -95,7 +94,7 @@ def _story(entry: Entry) -> str:
     if "values" in entry:
         kept = f"; kept back: {', '.join(entry['withheld'])}" if entry["withheld"] else ""
         return ", ".join(entry["values"]) + kept
-    return str(entry.get("name", entry.get("bundle", "")))
+    return str(entry.get("name", f"with code {entry['bundle'][:12]}" if "bundle" in entry else ""))
 
 
 def _short(cell: object) -> str:

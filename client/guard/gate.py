@@ -16,11 +16,12 @@ from typing import Any
 
 from flwr.app import Error, Message
 from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.fab import Fab
 from flwr.supercore.object_store import ObjectStore
 from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supernode.nodestate import NodeState
 
-from client.approvals import keep_waiting, read_approved
+from client.approvals import keep_waiting, read_approved, waiting_bundle
 from client.audit import AuditLog
 from client.bundles import digest_of
 from client.guard.admission import Order, check_bundle, check_context, check_kind, check_policy, settings_of
@@ -104,7 +105,7 @@ class Gate:
             run_id = message.metadata.run_id
             known = state.get_run(run_id)
             run = known or get_run(run_id)
-            fab = state.get_fab(run.fab_hash) if known else None
+            fab = (state.get_fab(run.fab_hash) if known else None) or self._waiting(run)
             order = Order(message, run, fab or get_fab(run.fab_hash, run_id))
         except RunNotRunningException:
             return None
@@ -200,6 +201,11 @@ class Gate:
         packed = pack(Error(code, refusal.text), order.message, store)
         self._refusals[packed.message.metadata.message_id] = packed
         state.store_message(packed.message)
+
+    def _waiting(self, run: Run) -> Fab | None:
+        """Return a run's code from the quarantine, so that it is not fetched for every message."""
+        content = waiting_bundle(self.kit.guard.quarantine, run.fab_hash)
+        return None if content is None else Fab(run.fab_hash, content, {})
 
     def _tell_about(self, bundle: str, content: bytes) -> None:
         """Keep code that is not approved for a person to look at, and say how."""

@@ -57,6 +57,28 @@ class TestBundles:
         node.approve()
         passes(node)
 
+    def test_one_that_waits_is_not_fetched_again(self, make_node) -> None:
+        node = make_node(approved=False)
+        for _ in range(3):
+            refused(node)
+        assert node.fetched == [digest_of(node.bundle)]
+        node.approve()
+        passes(node)
+        assert len(node.fetched) == 1
+
+    def test_one_that_was_exchanged_in_the_quarantine_is_fetched_again(self, make_node) -> None:
+        node = make_node(approved=False)
+        refused(node)
+        (file,) = node.kit.guard.quarantine.iterdir()
+        file.write_bytes(b"other")
+        refused(node)
+        assert len(node.fetched) == 2
+
+    def test_a_name_that_is_no_hash_is_never_looked_for_on_the_disk(self, node: Node) -> None:
+        node.fab_hash = "../approved"
+        assert "the server calls bundle" in refused(node)
+        assert node.fetched == ["../approved"]
+
     def test_after_a_withdrawal_a_run_that_had_begun_is_refused(self, node: Node) -> None:
         passes(node)
         withdraw(node.kit.guard.approved, digest_of(node.bundle)[:8])
@@ -165,7 +187,8 @@ class TestWhatFlowerHandsOver:
         node.override = {"data.sites": "/somewhere/else"}
         passes(node)
         told = node.state.get_run_series_context(SERIES).node_config
-        assert told == {"site-store": str(node.kit.site.store), "policy": str(node.kit.guard.policy)}
+        assert told == node.kit.node_config
+        assert told["site-store"] == str(node.kit.site.store)
 
 
 class TestMessages:
