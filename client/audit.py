@@ -101,7 +101,8 @@ class AuditLog:
         """Yield every line that can be read, oldest first, without a look at the chain."""
         for line in _lines(self.path):
             with suppress(ValueError):
-                yield json.loads(line)
+                if isinstance(entry := json.loads(line), dict):
+                    yield entry
 
     def verify(self) -> Chain:
         """Read the whole log and compare it with its chain and its head; nothing is written.

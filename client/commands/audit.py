@@ -59,8 +59,8 @@ def _totals(entries: Iterable[Entry]) -> dict[str, dict[str, Any]]:
     for entry in entries:
         if "run" in entry:
             counted = runs.setdefault(str(entry["run"]), Counter())
-            counted[str(entry["event"])] += 1
-            counted[f"bytes {entry['direction']}"] += int(entry.get("bytes", 0))
+            counted[str(entry.get("event"))] += 1
+            counted[f"bytes {entry.get('direction')}"] += int(entry.get("bytes", 0))
     return {run: dict(counted) for run, counted in runs.items()}
 
 
@@ -72,9 +72,10 @@ def _exchanges(entries: Iterable[Entry]) -> Table:
         "line", "time (UTC)", "event", "run", "type", "bytes", "arrays", "left, or why not", box=None
     )
     for entry in entries:
-        when = str(entry["time"])[:19].replace("T", " ")
-        cells = [entry.get(name, "") for name in ("event", "run", "kind", "bytes", "arrays")]
-        table.add_row(*(escape(_short(cell)) for cell in (entry["number"], when, *cells, _story(entry))))
+        when = str(entry.get("time", ""))[:19].replace("T", " ")
+        cells = [entry.get(name, "") for name in ("number", "event", "run", "kind", "bytes", "arrays")]
+        cells.insert(1, when)
+        table.add_row(*(escape(_short(cell)) for cell in (*cells, _story(entry))))
     return table
 
 
@@ -90,9 +91,9 @@ def _runs(entries: Iterable[Entry]) -> Table:
 
 def _story(entry: Entry) -> str:
     if "reason" in entry:
-        return f"{entry['reason']} (reference {entry['reference']})"
+        return f"{entry['reason']} (reference {entry.get('reference')})"
     if "values" in entry:
-        kept = f"; kept back: {', '.join(entry['withheld'])}" if entry["withheld"] else ""
+        kept = f"; kept back: {', '.join(entry['withheld'])}" if entry.get("withheld") else ""
         return ", ".join(entry["values"]) + kept
     return str(entry.get("name", f"with code {entry['bundle'][:12]}" if "bundle" in entry else ""))
 

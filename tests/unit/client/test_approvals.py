@@ -181,6 +181,9 @@ class TestAuditCommand:
         assert said.status == 2
         assert "line 2 breaks the chain: it was changed after it was written" in said.err
         assert "holds" not in said.out
+        kit.guard.audit.write_bytes(whole + b'{"run":"11"}\n3\n[]\n{"reason":1}\n')
+        assert "line 4 breaks the chain" in pasta_client("audit", kit.path).err
+        kit.guard.audit.write_bytes(whole.replace(b'"bytes":2500', b'"bytes":2501'))
         said = pasta_client("audit", kit.path, "--json")
         assert said.status == 2
         assert (json.loads(said.out)["holds"], json.loads(said.out)["broken_line"]) == (False, 2)
