@@ -6,20 +6,13 @@ directly. The path is open to whoever reaches the SuperLink's port: it listens o
 the proxy before it lets nothing but the sites' own path through.
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_public_key,
-    load_ssh_public_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
     ListRunsRequest,
@@ -33,8 +26,9 @@ from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpI
 
 from pasta_model.errors import FederationError
 from server.deployment.flower import Flower
+from server.invitations import key_fingerprint
 
-UNREGISTERED = "unregistered"
+ONLINE, UNREGISTERED = "online", "unregistered"
 FINISHED = "finished"
 
 
@@ -84,8 +78,7 @@ class Control:
         with _explained():
             found = self._client.ListNodes(ListNodesRequest()).nodes_info
         return {
-            fingerprint(load_pem_public_key(info.public_key)): Node(info.node_id, info.name, info.status)
-            for info in found
+            key_fingerprint(info.public_key): Node(info.node_id, info.name, info.status) for info in found
         }
 
     def register(self, name: str, public_key: str) -> None:
@@ -111,12 +104,6 @@ class Control:
         """Stop a run."""
         with _explained():
             self._client.StopRun(StopRunRequest(run_id=number))
-
-
-def fingerprint(key: object) -> str:
-    """Return the SHA-256 of a public key, over its DER form, as `invited.toml` names it."""
-    assert isinstance(key, ec.EllipticCurvePublicKey), "Flower knows no other keys"
-    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenery of the integration tests: a cohort small enough for seconds, and who is still running."""
+"""Scenery of the integration tests: who is still running."""
 
 import os
 import time
@@ -9,14 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simulation.twins.cohort import CohortSettings, SiteSettings
-
 MARK = "PASTA_TEST"
-THIRDS = (0.34, 0.33, 0.33)
-COHORT = CohortSettings(
-    seed=5,
-    sites=tuple(SiteSettings(name=name, subjects=6, mix=THIRDS) for name in ("alder", "birch", "cedar")),
-)
 
 
 @pytest.fixture
@@ -25,25 +18,27 @@ def left_behind(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
 
     Children inherit the mark whoever adopts them, so a process that lost its parent is found too.
     """
-    mark = f"{MARK}={uuid.uuid4().hex}"
-    monkeypatch.setenv(*mark.split("="))
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+    return lambda: still_running(mark)
 
-    def marked() -> list[str]:
-        found = []
-        for environ in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if environ.parent.name != str(os.getpid()) and mark.encode() in environ.read_bytes():
-                    command = (environ.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    found.append(f"{environ.parent.name} {command}")
-            except OSError:  # it has ended meanwhile
-                continue
-        return found
 
-    def look(deadline_s: float = 30.0) -> list[str]:
-        assert Path("/proc/self/environ").exists(), "only Linux shows the environment of a process"
-        end = time.monotonic() + deadline_s
-        while (found := marked()) and time.monotonic() < end:
-            time.sleep(0.2)
-        return found
+def still_running(mark: str, deadline_s: float = 30.0) -> list[str]:
+    """Return the processes with this mark that do not end."""
+    assert Path("/proc/self/environ").exists(), "only Linux shows the environment of a process"
+    end = time.monotonic() + deadline_s
+    while (found := _marked(f"{MARK}={mark}".encode())) and time.monotonic() < end:
+        time.sleep(0.2)
+    return found
 
-    return look
+
+def _marked(mark: bytes) -> list[str]:
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if environ.parent.name != str(os.getpid()) and mark in environ.read_bytes():
+                command = (environ.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found.append(f"{environ.parent.name} {command}")
+        except OSError:  # it has ended meanwhile
+            continue
+    return found

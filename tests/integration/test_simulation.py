@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real Flower simulation: SuperLink, Ray, ServerApp and ClientApps, against the same run without them."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,18 +9,13 @@ import torch
 
 from pasta_model.checkpoint import load_checkpoint, new_network
 from pasta_model.config import Settings
-from pasta_model.data.manifest import read_manifest
-from pasta_model.data.splits import apply_splits, assign_splits
-from pasta_model.data.store import prepare_store
 from pasta_model.errors import FederationError
 from server.rounds import Federation
 from simulation.direct import DirectPost
 from simulation.federation import run_simulation
-from simulation.twins.cohort import build_cohort
-from tests.integration.conftest import COHORT
+from tests.support.runs import SITES, assert_same_run, history, prepare_sites
 
 ROOT = Path(__file__).parents[2]
-SITES = ["alder", "birch", "cedar"]
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -29,13 +23,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three prepared sites of six digital twins each."""
-    root = tmp_path_factory.mktemp("twins")
-    tables = build_cohort(COHORT, root / "cohort", workers=1)
-    sessions = [session for table in tables for session in read_manifest(table)]
-    split = apply_splits(sessions, assign_splits(sessions, seed=COHORT.seed))
-    for site in SITES:
-        prepare_store(root / "sites" / site, [s for s in split if s.site == site], spacing=3.0)
-    return root / "sites"
+    return prepare_sites(tmp_path_factory.mktemp("twins"))["alder"].parent
 
 
 @pytest.fixture
@@ -69,25 +57,14 @@ def test_two_nodes_train_three_sites_to_the_weights_of_a_run_without_flower(
     assert [n for n in (1, 2) if any(f"round {n} of 2 done" in line for line in lines)] == [1, 2]
 
     Federation(DirectPost(direct, {"partition-id": 0, "num-partitions": 1}), direct).run()
-    histories = []
-    for output in (tmp_path / "flower", tmp_path / "direct"):
-        history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
-        assert [record["round"] for record in history] == [0, 1, 2]
-        assert [sorted(record["loss"]) for record in history] == [SITES, SITES, []]
-        assert [sorted(record["valid_mae"]) for record in history] == [SITES] * 3
-        assert all(record["failures"] == {} for record in history)
-        histories.append([(r["loss"], r["valid_mae"], r["shares"]) for r in history])
-    assert histories[0] == histories[1]
+    # Bit for bit: one core a node in both, float32, sites added in the order of their names.
+    assert_same_run(tmp_path / "flower", tmp_path / "direct")
+    rounds = history(tmp_path / "flower")
+    assert [record["round"] for record in rounds] == [0, 1, 2]
+    assert [sorted(record["loss"]) for record in rounds] == [list(SITES), list(SITES), []]
+    assert [sorted(record["valid_mae"]) for record in rounds] == [list(SITES)] * 3
+    assert all(record["failures"] == {} for record in rounds)
     initial = new_network(flower).state_dict()
-    for name in ("model", "last", "average"):
-        # Bit for bit: one core a node in both, float32, sites added in the order of their names.
-        found, wanted = (
-            load_checkpoint(tmp_path / run / f"{name}.safetensors") for run in ("flower", "direct")
-        )
-        assert found.round == wanted.round
-        assert found.standardisation == wanted.standardisation
-        assert found.state.keys() == initial.keys()
-        assert all(torch.equal(found.state[key], wanted.state[key]) for key in initial), name
     last = load_checkpoint(tmp_path / "flower" / "last.safetensors").state
     assert not all(torch.equal(last[key], initial[key]) for key in initial), "nothing was learnt"
 

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A consortium as hospitals would have it, on loopback: provisioned, mutual TLS, guards, real SuperNodes."""
+
+import json
+import ssl
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from client.audit import AuditLog
+from client.kit import read_kit
+from pasta_model.checkpoint import load_checkpoint, new_network
+from pasta_model.config import Settings
+from server.deployment.control import Control
+from server.deployment.flower import script
+from server.provision.keys import new_node_key
+from server.provision.steps import revoke_site
+from server.rounds import Federation
+from simulation.consortium import LocalConsortium
+from simulation.direct import DirectPost
+from tests.integration.conftest import MARK, still_running
+from tests.support.runs import SITES, assert_same_run, history, prepare_sites
+
+ROOT = Path(__file__).parents[2]
+TWINS = {"min-subjects": "1", "metrics-min-subjects": "1"}  # they are few
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return prepare_sites(tmp_path_factory.mktemp("twins"))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    subprocess.run([script("flwr"), "build", "--app", str(ROOT)], cwd=folder, check=True, capture_output=True)
+    (found,) = folder.glob("*.fab")
+    return found
+
+
+@pytest.fixture(scope="module")
+def consortium(
+    stores: dict[str, Path], bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalConsortium]:
+    """Three sites that take part; nothing of it may be left behind."""
+    mark = uuid.uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MARK, mark)
+        with LocalConsortium(tmp_path_factory.mktemp("loopback"), stores, policy=TWINS) as consortium:
+            for site in SITES:
+                consortium.approve(site, bundle)
+                consortium.start_site(site)
+            consortium.wait_online(SITES)
+            yield consortium
+        assert still_running(mark) == []
+
+
+@pytest.fixture
+def run_settings(
+    stores: dict[str, Path], tmp_path: Path, make_settings: Callable[..., Settings]
+) -> Callable[..., Settings]:
+    def make(name: str, **changes: bool | float | str) -> Settings:
+        own: dict[str, bool | float | str] = {
+            "run__name": name,
+            "run__output": str(tmp_path / name),
+            "data__sites": str(stores["alder"].parent),
+            "training__local_steps": 1,
+            "training__threads": 1,
+            "federation__min_sites": 3,
+            "federation__join_deadline": 240.0,
+        }
+        return make_settings(**(own | changes))
+
+    return make
+
+
+def audit(consortium: LocalConsortium, site: str) -> list[dict[str, object]]:
+    """The lines of a site's log, whose chain holds."""
+    kit = read_kit(consortium.kit(site))
+    log = AuditLog(kit.guard.audit, site=kit.site.name, consortium=kit.site.consortium)
+    chain = log.verify()
+    assert chain.holds, chain
+    entries = list(log.entries())
+    assert chain.lines == len(entries)
+    return entries
+
+
+def kinds(entries: list[dict[str, object]], event: str) -> list[str]:
+    return [str(entry["kind"]) for entry in entries if entry["event"] == event]
+
+
+def test_every_site_is_ready(consortium: LocalConsortium) -> None:
+    command = [script("pasta-client"), "check", str(consortium.kit("alder") / "site.toml"), "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = json.loads(result.stdout)
+    assert [f for f in said["findings"] if not f["good"]] == []
+    assert (result.returncode, said["ready"]) == (0, True)
+
+
+def test_two_rounds_give_the_weights_of_a_run_without_a_network(
+    consortium: LocalConsortium, run_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    deployed, direct = run_settings("deployed"), run_settings("direct")
+    consortium.run(deployed)
+    Federation(DirectPost(direct, {"partition-id": 0, "num-partitions": 1}), direct).run()
+    assert_same_run(tmp_path / "deployed", tmp_path / "direct")
+
+    rounds = history(tmp_path / "deployed")
+    assert [record["round"] for record in rounds] == [0, 1, 2]
+    assert [sorted(record["loss"]) for record in rounds] == [list(SITES), list(SITES), []]
+    assert all(record["failures"] == {} for record in rounds)
+    last, initial = load_checkpoint(tmp_path / "deployed" / "last.safetensors").state, new_network(deployed)
+    assert not all(torch.equal(last[key], value) for key, value in initial.state_dict().items())
+    for site in SITES:
+        assert kinds(audit(consortium, site), "sent") == ["query.join", "train", "train", "evaluate"]
+
+
+def test_only_the_sites_own_path_is_open(consortium: LocalConsortium) -> None:
+    kit = read_kit(consortium.kit("alder"))
+    trust = ssl.create_default_context(cafile=kit.keys.authority)
+    with httpx.Client(verify=trust) as nobody:
+        assert nobody.get(f"https://{kit.server.address}/health").status_code == httpx.codes.BAD_REQUEST
+    trust.load_cert_chain(kit.keys.certificate, kit.keys.certificate_key)
+    with httpx.Client(verify=trust) as site:
+        assert site.get(f"https://{kit.server.address}/health").status_code == httpx.codes.OK
+        answer = site.post(f"https://{kit.server.address}/v1/control/list-nodes")
+        assert answer.status_code == httpx.codes.NOT_FOUND
+
+
+def test_sites_that_do_not_approve_and_strangers_stay_out(
+    consortium: LocalConsortium, run_settings: Callable[..., Settings], tmp_path: Path, bundle: Path
+) -> None:
+    """Cedar withdraws; a stranger has cedar's certificate and data, and a key that Flower knows."""
+    refused_before = len(kinds(audit(consortium, "cedar"), "refused"))
+    received_before = len(kinds(audit(consortium, "cedar"), "received"))
+    consortium.withdraw("cedar", bundle)
+    stranger = new_node_key()
+    consortium.copy_kit("cedar", "stranger", node_key=stranger.private)
+    with Control(consortium.deployment.flower) as control:
+        control.register("stranger", stranger.public)
+    consortium.start_site("stranger")
+    consortium.wait_online(["stranger"])
+
+    # The deadline is short on purpose: cedar never joins. Nobody who does is hurried by it.
+    settings = run_settings(
+        "two", federation__min_sites=2, federation__join_deadline=1.0, federation__rounds=1
+    )
+    consortium.run(settings)
+    rounds = history(tmp_path / "two")
+    assert [sorted(record["valid_mae"]) for record in rounds] == [["alder", "birch"]] * 2
+    events = [json.loads(line) for line in (tmp_path / "two" / "events.jsonl").read_text().splitlines()]
+    assert [event for event in events if event["event"] == "stranger"]
+
+    cedar = audit(consortium, "cedar")
+    assert len(kinds(cedar, "refused")) > refused_before
+    assert len(kinds(cedar, "received")) == received_before, "its code never saw a message"
+    assert set(kinds(cedar, "refused")) == {"query.join"}
+    assert kinds(audit(consortium, "stranger"), "received") == []
+    assert kinds(audit(consortium, "stranger"), "refused") == []
+    consortium.stop("stranger")
+
+
+def test_revoked_site_is_shut_out_while_the_server_runs(consortium: LocalConsortium) -> None:
+    assert "cedar" in consortium.online()
+    revoke_site(consortium.house, "cedar")
+    with Control(consortium.deployment.flower) as control:
+        end = time.monotonic() + 60
+        while any(n.name == "cedar" and n.status != "unregistered" for n in control.nodes().values()):
+            assert time.monotonic() < end, "still registered"
+            time.sleep(0.2)
+    assert consortium.online() == ["alder", "birch"]
