@@ -217,7 +217,7 @@ class Site:
         if exchange.personal_parts or exchange.frozen_parts:
             state = new_network(self.settings).state_dict() | state
         earlier = self.memory.before(task.round)
-        if exchange.personal_parts and earlier is not None:
+        if earlier is not None and (earlier / PERSONAL).is_file():
             state |= load_file(earlier / PERSONAL)
         return new_translator(self.settings, state)
 

@@ -60,6 +60,15 @@ def atomic_directory(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def clear_partial(folder: Path) -> None:
+    """Remove what a killed process left half-written in a folder that nobody else writes to."""
+    for left in folder.glob(".partial-*"):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
 def refuse_unwritable(folder: Path) -> None:
     """Refuse a folder for outputs before any work is done for it; nothing is written.
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every site's last model on every site's data: who profits from whom, and who would do better alone."""
 
+import logging
 from collections.abc import Callable, Mapping
+from functools import cache
 
 from pasta_model.exchange.steps import Step, walk
 from pasta_model.exchange.vectors import digest
@@ -9,7 +11,9 @@ from pasta_model.files import write_json
 from server.records import RunFolder
 from server.spool import Spool
 
-Measure = Callable[[str, str, Step], Mapping[str, float]]  # base, target, step -> SUVR error by site
+Way = Callable[[str], tuple[str, tuple[Step, ...]]]  # what a site holds -> a base, and the steps from it
+Measure = Callable[[str, Way], Mapping[str, float]]  # target, the way to it -> SUVR error by site
+logger = logging.getLogger(__name__)
 
 
 def cross_evaluate(folder: RunFolder, last: int, measure: Measure) -> None:
@@ -26,14 +30,21 @@ def cross_evaluate(folder: RunFolder, last: int, measure: Measure) -> None:
     last
         The last round that was trained.
     measure
-        Has all sites measure the weights that a step leads to.
+        Has all sites measure the weights that a way leads to.
     """
     spool = Spool.found(folder.answers(last), folder.sizes)
+    if not spool.norms:
+        logger.warning("the sites' last updates are gone; no cross-evaluation")  # the run had ended before
+        return
     received = folder.reference(last)
     base = received.digest()
     matrix: dict[str, dict[str, float]] = {}
+    whole = cache(lambda: Step("float32", dict(received.pieces())))
     for site in sorted(spool.norms):
         update = spool.update(site)
-        target = digest(walk(received.pieces(), [update], folder.sizes))
-        matrix[site] = dict(measure(base, target, update))
+
+        def way(holds: str, update: Step = update) -> tuple[str, tuple[Step, ...]]:
+            return (base, (update,)) if holds == base else ("", (whole(), update))
+
+        matrix[site] = dict(measure(digest(walk(received.pieces(), [update], folder.sizes)), way))
     write_json(folder.path / "cross-evaluation.json", matrix)

@@ -32,7 +32,7 @@ from pasta_model.data.clinical import Standardisation
 from pasta_model.errors import CheckpointError
 from pasta_model.exchange.steps import Step
 from pasta_model.exchange.vectors import Vector, float_buffers
-from pasta_model.files import atomic_directory, atomic_path, write_json, write_text
+from pasta_model.files import atomic_directory, atomic_path, clear_partial, write_json, write_text
 
 KEPT_ROUNDS = 2
 KEPT_STEPS = 4  # a site that missed fewer rounds gets the steps instead of all weights
@@ -183,6 +183,8 @@ class RunFolder:
         CheckpointError
             When it cannot be read, or belongs to other settings.
         """
+        clear_partial(self.path)
+        clear_partial(self.path / "rounds")
         rounds = sorted(self.path.glob("rounds/after-*"))
         if not rounds:
             return None

@@ -15,11 +15,10 @@ from pasta_model.data.clinical import Moments
 from pasta_model.errors import ExchangeError, FederationError, StaleWeightsError
 from pasta_model.exchange.contents import EVALUATE, TRAIN, Parcel, TrainReport, TrainTask
 from pasta_model.exchange.packing import pack
-from pasta_model.exchange.steps import Step
 from pasta_model.exchange.vectors import write_vector
 from server.aggregation import capped_shares
 from server.broadcast import Broadcast
-from server.cross import Measure, cross_evaluate
+from server.cross import Way, cross_evaluate
 from server.invitations import invitations
 from server.members import Member, Members
 from server.records import AVERAGE, MASTER, REFERENCE, Progress, RunFolder
@@ -59,8 +58,8 @@ class Federation:
         FederationError
             When too few sites join, or a round gets too few answers for longer than `federation.patience`.
         """
-        progress = self._resumed() or self._begun()
         try:
+            progress = self._resumed() or self._begun()
             while progress.next_round < self.settings.federation.rounds:
                 self._round(progress)
             self._finish(progress)
@@ -167,7 +166,7 @@ class Federation:
             except ExchangeError as error:
                 report = str(error)
             if isinstance(report, str):
-                if StaleWeightsError.__name__ in report and asked[name].holds:
+                if asked[name].holds and _is_stale(report):
                     stale.append(name)
                 self._reject(name, progress.next_round, report, tally)
                 continue
@@ -204,9 +203,10 @@ class Federation:
     def _wait(self, number: int, tally: Tally, usable: int, end: float, *, seconds: float) -> None:
         """Wait before a round is repeated, until enough sites are there; give up when patience is over."""
         wanted = self.settings.federation.min_sites
-        reasons = "; ".join(f"{name}: {why}" for name, why in sorted(tally.failures.items()))
+        waited_for = dict.fromkeys(self.members.missing(), "has not joined") | tally.failures
+        reasons = "; ".join(f"{name}: {why}" for name, why in sorted(waited_for.items()))
         logger.warning("round %d came to too few answers and is repeated; %s", number, reasons)
-        self.watch.stands("waiting for sites", waiting_for=sorted(tally.failures))
+        self.watch.stands("waiting for sites", waiting_for=sorted(waited_for))
         if time.monotonic() > end:
             raise FederationError(
                 f"round {number}: {usable} usable answer(s), wanted at least {wanted}; {reasons}"
@@ -220,45 +220,42 @@ class Federation:
         start, number = time.monotonic(), progress.next_round
         self.watch.stands("measuring the last model", round=number)
         self.members.refresh()
-        tally = self._measure(progress, progress.target)
+        tally = self._measure(
+            progress, progress.target, Broadcast(self.folder, number, progress.target).for_holder
+        )
         self._compare(progress, {n: v for n, v in tally.mae.items() if n in self.members.training})
         shares = self._shares(self.members.training)
         seconds = time.monotonic() - start
         progress.history.append(tally.record(number, shares, seconds))
         self.watch.round(number, seconds, tally.scalars())
         if self.settings.federation.cross_evaluation:
-            cross_evaluate(self.folder, number - 1, self._measured(progress))
+            cross_evaluate(self.folder, number - 1, lambda t, way: self._measure(progress, t, way).mae)
         self.folder.finish(progress)
         self.watch.stands("finished", round=number)
         logger.info("best model: after %d rounds, SUVR error %.4f", progress.best_round, progress.best_mae)
 
-    def _measured(self, progress: Progress) -> Measure:
-        """Return what has all sites measure the weights that a step leads to."""
-        return lambda base, target, step: self._measure(progress, target, base=base, steps=(step,)).mae
-
-    def _measure(
-        self, progress: Progress, target: str, *, base: str = "", steps: tuple[Step, ...] = ()
-    ) -> Tally:
-        """Have all sites, the held-out ones too, measure weights: the global ones, or those after `steps`."""
-        number = progress.next_round
-        tally, tasks = Tally(), {}
-        broadcast = Broadcast(self.folder, progress.next_round, progress.target)
-        nodes = self.post.nodes()
-        for name, member in self.members.joined.items():
-            if member.node not in nodes:
-                tally.failures[name] = "not connected"
-                continue
-            own = (base, steps) if steps else broadcast.for_holder(member.holds)
-            task = TrainTask(name, number, progress.standardisation, own[0], target, own[1])
-            tasks[name] = (member.node, task.parcel())
-            tally.down[name] = sum(step.nbytes for step in own[1])
-        for name, answer in self.post.ask(tasks, EVALUATE):
-            report = self._checked(answer, name, number)
-            if isinstance(report, str) or report.update is not None:
-                why = report if isinstance(report, str) else "sent weights that nobody asked for"
-                self._reject(name, number, why, tally)
-            else:
-                tally.note(name, report)
+    def _measure(self, progress: Progress, target: str, way: Way) -> Tally:
+        """Have all sites, the held-out ones too, measure weights; `way` leads there from what they hold."""
+        number, nodes, joined = progress.next_round, self.post.nodes(), self.members.joined
+        asked = {name: member.holds for name, member in joined.items() if member.node in nodes}
+        tally = Tally(failures=dict.fromkeys(joined.keys() - asked.keys(), "not connected"))
+        while asked:
+            tasks, stale = {}, {}
+            for name, holds in asked.items():
+                base, steps = way(holds)
+                task = TrainTask(name, number, progress.standardisation, base, target, steps)
+                tasks[name] = (joined[name].node, task.parcel())
+                tally.down[name] = tally.down.get(name, 0) + sum(step.nbytes for step in steps)
+            for name, answer in self.post.ask(tasks, EVALUATE):
+                report = self._checked(answer, name, number)
+                if isinstance(report, str) or report.update is not None:
+                    why = report if isinstance(report, str) else "sent weights that nobody asked for"
+                    if asked[name] and _is_stale(why):
+                        stale[name] = ""  # it is asked once more, with all the weights
+                    self._reject(name, number, why, tally)
+                else:
+                    tally.note(name, report)
+            asked = stale
         return tally
 
     def _shares(self, sites: Mapping[str, object]) -> dict[str, float]:
@@ -275,3 +272,7 @@ class Federation:
         if mean < progress.best_mae:
             progress.best_mae, progress.best_round = mean, progress.next_round
             self.folder.publish(progress, REFERENCE, "model.safetensors")
+
+
+def _is_stale(why: str) -> bool:
+    return StaleWeightsError.__name__ in why

@@ -8,7 +8,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,21 +129,29 @@ class Watch:
     def round(self, number: int, seconds: float, values: Mapping[str, float]) -> None:
         """Pass the numbers of a round on."""
         self._status["round_seconds"] = [*self._status["round_seconds"], seconds][-10:]
-        for sink in self._open():
-            sink.scalars(values, number)
+        for sink in list(self._open()):
+            try:
+                sink.scalars(values, number)
+            except Exception as error:  # noqa: BLE001 - what is for watching never ends a run
+                logger.warning("%s is no longer told: %s", type(sink).__name__, error)
+                self._open().remove(sink)
 
     def close(self) -> None:
         """Finish TensorBoard and MLflow."""
         for sink in self._sinks or ():
-            sink.close()
+            with suppress(Exception):
+                sink.close()
         self._sinks = None
 
     def _open(self) -> list[Sink]:
         if self._sinks is None:
-            self._sinks = [TensorBoard(self.folder / "tensorboard")]
+            makers: list[Callable[[], Sink]] = [lambda: TensorBoard(self.folder / "tensorboard")]
             if os.environ.get("MLFLOW_TRACKING_URI"):
+                makers.append(lambda: MLflow(self._settings))
+            self._sinks = []
+            for make in makers:
                 try:
-                    self._sinks.append(MLflow(self._settings))
+                    self._sinks.append(make())
                 except Exception as error:  # noqa: BLE001 - the run matters more than who watches it
-                    logger.warning("MLflow is not told: %s", error)
+                    logger.warning("a watcher of the run is not told: %s", error)
         return self._sinks

@@ -82,6 +82,8 @@ class Sites:
     def __init__(self, names: str = "AB", *, codec: str = "float32") -> None:
         self.names = names
         self.codec = codec
+        self.sizes = float_buffers(LAYOUT)
+        self.start = pack(OneMatrix().state_dict())
         self.held: dict[str, dict[str, dict[str, np.ndarray]]] = {name: {} for name in names}
         self.rest: dict[str, dict[str, np.ndarray]] = {}
         self.trained: list[tuple[str, int]] = []
@@ -111,7 +113,7 @@ class Sites:
         """Tell subjects and ages, and what the site holds."""
         site = Invitation.of(parcel_of(message)).site
         moments = Moments.of(np.array([[age, 0.0, 12.0] for age in AGES[site]]))
-        holds = [*self.held[site], digest(START.values())]
+        holds = [*self.held[site], digest(self.start.values())]
         return message_of(SiteReport(site, SUBJECTS[site], 1, moments, holds[-2:][0]).parcel(), message)
 
     def train(self, message: Message, context: Context) -> Message:
@@ -126,9 +128,9 @@ class Sites:
         first = float(next(iter(weights.values()))[0])
         self.trained.append((task.site, task.round))
         self.received.append((task.site, task.round, first))
-        rest = self.rest.get(task.site, {name: np.float32(0) for name in SIZES})
+        rest = self.rest.get(task.site, {name: np.float32(0) for name in self.sizes})
         added = np.float32(self.adds(task.site, first))
-        wanted = [(name, np.full(size, added, np.float32) + rest[name]) for name, size in SIZES.items()]
+        wanted = [(name, np.full(size, added, np.float32) + rest[name]) for name, size in self.sizes.items()]
         update, self.rest[task.site] = encode_step(self.codec, wanted)
         error = self.error(task, first)
         report = TrainReport(task.site, task.round, SUBJECTS[task.site], 1.5, error, 0.1, update)
@@ -147,11 +149,11 @@ class Sites:
 
     def reached(self, task: TrainTask) -> dict[str, np.ndarray] | None:
         """Walk the steps from what is held; None where that is something else."""
-        start = {digest(START.values()): START} | self.held[task.site]
+        start = {digest(self.start.values()): self.start} | self.held[task.site]
         if task.base and task.base not in start:
             return None
         base = start[task.base].items() if task.base else None
-        found = dict(zip(SIZES, walk(base, task.steps, SIZES), strict=True))
+        found = dict(zip(self.sizes, walk(base, task.steps, self.sizes), strict=True))
         return found if digest(found.values()) == task.target else None
 
 

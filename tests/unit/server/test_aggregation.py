@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Averaging: hand-computed numbers, and what holds for all of them."""
+"""Shares and averages: hand-computed numbers, and what holds for all of them."""
 
+import weakref
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,15 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pasta_model.errors import ExchangeError
-from server.aggregation import CappedAverage, capped_shares, moving_average
+from pasta_model.sections import AggregationSettings
+from server.aggregation import capped_shares, combined, moving_average
 
 COHORTS = st.lists(st.integers(1, 5000), min_size=1, max_size=8).map(
     lambda sizes: {f"site-{i}": n for i, n in enumerate(sizes)}
 )
 
 
-def weights(*values: float, dtype: type = np.float32) -> dict[str, np.ndarray]:
-    return {"float32.000": np.array(values, dtype)}
+MEAN = AggregationSettings()
+
+
+def floats(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
 
 
 class TestShares:
@@ -58,21 +65,10 @@ class TestShares:
             capped_shares({"A": 3, "C": 0, "B": 0}, cap=0.5)
 
 
-class TestCappedAverage:
+class TestMean:
     def test_by_hand(self) -> None:
-        average = CappedAverage(cap=1.0)
-        average.add("A", weights(1.0, 10.0), subjects=1)
-        average.add("B", weights(5.0, -2.0), subjects=3)
-        assert average.result()["float32.000"].tolist() == [4.0, 1.0]
-        assert average.shares() == {"A": 0.25, "B": 0.75}
-
-    def test_cap_holds_among_those_who_answered(self) -> None:
-        # B with 3 subjects is missing: C must not count for 4/5, whatever the order of the answers.
-        for order in (("A", "C"), ("C", "A")):
-            average = CappedAverage(cap=0.5)
-            for site in order:
-                average.add(site, weights({"A": 4.0, "C": -2.0}[site]), subjects={"A": 1, "C": 4}[site])
-            assert average.result()["float32.000"].tolist() == [1.0]
+        updates = [("A", floats(1.0, 10.0)), ("B", floats(5.0, -2.0))]
+        assert combined(updates, {"A": 0.25, "B": 0.75}, MEAN).tolist() == [4.0, 1.0]
 
     @given(
         sites=st.lists(
@@ -85,51 +81,68 @@ class TestCappedAverage:
     def test_equals_numpys_average_with_the_capped_shares(
         self, sites: list[tuple[list[float], int]], cap: float
     ) -> None:
-        average = CappedAverage(cap=cap)
-        for number, (values, subjects) in enumerate(sites):
-            average.add(str(number), weights(*values), subjects=subjects)
-        found = average.result()["float32.000"]
-        assert found.dtype == np.float32
         shares = capped_shares({str(i): n for i, (_, n) in enumerate(sites)}, cap=cap)
+        found = combined(((str(i), floats(*v)) for i, (v, _) in enumerate(sites)), shares, MEAN)
+        assert found.dtype == np.float32
         wanted = np.average(
             [v for v, _ in sites], axis=0, weights=[shares[str(i)] for i in range(len(sites))]
         )
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-3)
 
-    def test_memory_does_not_grow_with_the_sites(self) -> None:
-        average = CappedAverage(cap=0.5)
-        for number in range(40):
-            average.add(str(number), weights(float(number)), subjects=1 + number % 7)
-        assert len(average._held) == 2
+    def test_one_update_is_held_at_a_time(self) -> None:
+        alive: list[weakref.ref[np.ndarray]] = []
 
-    def test_sites_buffers_are_left_alone(self) -> None:
-        average, sent = CappedAverage(cap=1.0), weights(1.0)
-        for site in "ABC":
-            average.add(site, sent, subjects=2)
-        average.result()
-        assert sent["float32.000"].tolist() == [1.0]
+        def updates() -> Iterator[tuple[str, np.ndarray]]:
+            for number in range(20):
+                assert sum(one() is not None for one in alive) <= 1
+                values = floats(number)
+                alive.append(weakref.ref(values))
+                yield str(number), values
 
-    @pytest.mark.parametrize(
-        "other",
-        [weights(1.0, 2.0), {}, {"float32.001": np.zeros(1, np.float32)}, weights(1.0) | {"x": np.zeros(1)}],
-    )
-    def test_buffers_that_do_not_fit(self, other: dict[str, np.ndarray]) -> None:
-        average = CappedAverage(cap=0.5)
-        average.add("A", weights(1.0), subjects=1)
-        with pytest.raises(ExchangeError, match="do not fit"):
-            average.add("B", other, subjects=1)
+        combined(updates(), {str(n): 0.05 for n in range(20)}, MEAN)
+        assert len(alive) == 20
 
-    @pytest.mark.parametrize("name", ["int64.000", "bool.000", "bfloat16.000"])
-    def test_what_is_no_number_is_not_averaged(self, name: str) -> None:
-        with pytest.raises(ExchangeError, match="cannot be averaged"):
-            CappedAverage(cap=0.5).add("A", {name: np.zeros(2, np.int16)}, subjects=1)
+    def test_sites_updates_are_left_alone(self) -> None:
+        sent = floats(1.0)
+        combined([(site, sent) for site in "ABC"], dict.fromkeys("ABC", 1 / 3), MEAN)
+        assert sent.tolist() == [1.0]
+
+    def test_small_updates_beside_large_ones_are_not_lost(self) -> None:
+        # In float32, 1e8 + 1 - 1e8 would be 0.
+        updates = [("A", floats(1e8)), ("B", floats(3.0)), ("C", floats(-1e8))]
+        assert combined(updates, dict.fromkeys("ABC", 1 / 3), MEAN)[0] == pytest.approx(1.0, abs=1e-6)
 
     def test_nothing_arrived(self) -> None:
         with pytest.raises(ExchangeError, match="nothing to average"):
-            CappedAverage(cap=0.5).result()
+            combined([], {}, MEAN)
+
+
+class TestRobustRules:
+    UPDATES: ClassVar = {"A": floats(1, 7), "B": floats(2, 8), "C": floats(4, 9), "D": floats(-900, 900)}
+
+    def test_median_by_hand(self) -> None:
+        found = combined(self.UPDATES.items(), {}, AggregationSettings(rule="median"))
+        assert found.tolist() == [1.5, 8.5]
+        assert found.dtype == np.float32
+
+    def test_trimmed_mean_by_hand(self) -> None:
+        found = combined(self.UPDATES.items(), {}, AggregationSettings(rule="trimmed-mean", trim=0.25))
+        assert found.tolist() == [1.5, 8.5]
+        assert found.dtype == np.float32
+
+    @pytest.mark.parametrize("rule", ["median", "trimmed-mean"])
+    def test_one_site_of_five_cannot_move_the_result_far(self, rule: str) -> None:
+        honest = {name: floats(*np.random.default_rng(i).normal(size=50)) for i, name in enumerate("ABCD")}
+        for evil in (1e30, -1e30):
+            found = combined(
+                [*honest.items(), ("E", np.full(50, evil, np.float32))], {}, AggregationSettings(rule=rule)
+            )
+            stack = np.stack(list(honest.values()))
+            assert (found >= stack.min(axis=0)).all()
+            assert (found <= stack.max(axis=0)).all()
 
 
 def test_moving_average_by_hand() -> None:
-    found = moving_average(weights(10.0, 0.0), weights(2.0, 4.0), decay=0.75)["float32.000"]
+    found = moving_average(floats(10.0, 0.0), floats(2.0, 4.0), decay=0.75)
     assert found.tolist() == [8.0, 1.0]
     assert found.dtype == np.float32
