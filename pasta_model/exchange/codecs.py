@@ -20,6 +20,7 @@ from pasta_model.errors import ExchangeError
 
 Floats = NDArray[np.float32]
 BLOCK = 64  # values that share a scale
+_NAN = np.uint16(0x7FC0)
 
 
 class Codec(Protocol):
@@ -95,6 +96,8 @@ class _Blocks:
         if self.bits == 4:
             codes = np.stack([codes & 15, codes >> 4], axis=1).reshape(-1)
         signed = codes.astype(np.int16) - np.int16(self.levels)
+        if signed[size:].any():
+            raise ExchangeError(f"an encoded buffer does not hold {size} values")
         steps = signed.reshape(blocks, BLOCK).astype(np.float32)
         found: Floats = (steps * _from_upper_half(scales)[:, None]).reshape(-1)[:size]
         return found
@@ -125,7 +128,9 @@ def _upper_half(values: Floats, half: np.uint32 | None) -> NDArray[np.uint16]:
     """Cut float32 to bfloat16: to nearest even where `half` is given, else away from zero."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     push = (half + ((bits >> np.uint32(16)) & np.uint32(1))) if half is not None else np.uint32(0xFFFF)
-    return ((bits + push) >> np.uint32(16)).astype(np.uint16)
+    upper = ((bits + push) >> np.uint32(16)).astype(np.uint16)
+    upper[np.isnan(values)] = _NAN  # adding could make a number of it
+    return upper
 
 
 def _from_upper_half(bits: NDArray[np.uint16]) -> Floats:
