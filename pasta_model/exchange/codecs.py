@@ -99,7 +99,8 @@ class _Blocks:
         if signed[size:].any():
             raise ExchangeError(f"an encoded buffer does not hold {size} values")
         steps = signed.reshape(blocks, BLOCK).astype(np.float32)
-        found: Floats = (steps * _from_upper_half(scales)[:, None]).reshape(-1)[:size]
+        with np.errstate(all="ignore"):  # a forged scale may be infinite; steps refuse what is not finite
+            found: Floats = (steps * _from_upper_half(scales)[:, None]).reshape(-1)[:size]
         return found
 
 

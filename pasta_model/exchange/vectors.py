@@ -47,10 +47,10 @@ class Vector:
         try:
             with path.open("rb") as file:
                 length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-                header = json.loads(file.read(length))
+                header = dict(json.loads(file.read(length)))
             self._data = _LENGTH_BYTES + length
             whole = path.stat().st_size
-        except (OSError, ValueError, MemoryError) as error:
+        except (OSError, TypeError, ValueError, MemoryError) as error:
             raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
         wanted = _header(layout)

@@ -113,3 +113,11 @@ def test_wrong_buffers(change) -> None:
     change(buffers)
     with pytest.raises(ExchangeError, match=r"found .* wanted"):
         unpack(buffers, Layout.of(state))
+
+
+@given(states(), st.integers(0, 2**8))
+def test_layout_of_some_tensors_is_that_of_a_state_of_those(
+    state: dict[str, torch.Tensor], chosen: int
+) -> None:
+    names = {name for bit, name in enumerate(sorted(state)) if chosen >> bit & 1}
+    assert Layout.of(state).only(names) == Layout.of({n: t for n, t in state.items() if n in names})
