@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -37,6 +38,7 @@ def start(kit: Kit) -> None:
         When the kit, the log or this Flower cannot be used, or the connection ends for good.
     """
     log = ready(kit)
+    _refuse_taken_port(kit.guard.port)
     os.environ.update(environment(kit))
     shutil.rmtree(kit.flower / "apps", ignore_errors=True)  # bundles that were unpacked earlier
     kit.flower.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -117,6 +119,19 @@ def arguments(kit: Kit) -> list[str]:
         *("--port", str(kit.guard.port)),
         *("--node-config", str(told)),
     ]
+
+
+def _refuse_taken_port(port: int) -> None:
+    """Say so before Flower does, which takes a page for it."""
+    with socket.socket() as found:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} of this machine is taken: is this site started already? Stop what listens there,"
+                " or give another port under [guard] in site.toml"
+            ) from error
 
 
 def _toml(values: Mapping[str, Scalar]) -> str:

@@ -3,6 +3,7 @@
 
 import importlib
 import os
+import socket
 import ssl
 import sys
 from importlib.metadata import version
@@ -13,8 +14,10 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate import NodeState
 
 from client.guard import supernode
+from client.guard.gate import Gate
 from client.guard.seams import PULL, PUSH, check_seams, guard_connection, guard_messages
-from pasta_model.errors import FederationError, PolicyError
+from client.kit import Kit
+from pasta_model.errors import AuditError, ConfigError, FederationError, PolicyError
 from tests.support.guarded import open_log
 
 
@@ -133,8 +136,16 @@ class TestStart:
         monkeypatch.setattr(module, "flower_supernode", lambda: words.append(sys.argv))
         return words
 
-    def test_it_is_started_behind_the_gate(self, make_ready_kit, started) -> None:
+    @pytest.fixture
+    def kit(self, make_ready_kit) -> Kit:
+        """A kit whose port is free."""
         kit = make_ready_kit()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        return kit.model_copy(update={"guard": kit.guard.model_copy(update={"port": port})})
+
+    def test_it_is_started_behind_the_gate(self, kit, started) -> None:
         originals = [getattr(start_client_internal, name) for name in (PULL, PUSH)]
         stale = kit.flower / "apps" / "pasta.other.0-1-0.12345678"
         stale.mkdir(parents=True)
@@ -148,8 +159,22 @@ class TestStart:
         (entry,) = open_log(kit).entries()
         assert (entry["event"], entry["approved"], entry["flower"]) == ("started", [], version("flwr"))
 
-    def test_an_unknown_flower_is_not_started(self, make_ready_kit, started, monkeypatch) -> None:
+    def test_an_unknown_flower_is_not_started(self, kit, started, monkeypatch) -> None:
         monkeypatch.delattr(start_client_internal, PUSH)
         with pytest.raises(PolicyError, match="is not there"):
-            supernode.start(make_ready_kit())
+            supernode.start(kit)
         assert started == []
+
+    def test_a_port_that_is_taken_is_told(self, kit, started) -> None:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", kit.guard.port))
+            other.listen()
+            with pytest.raises(ConfigError, match=f"port {kit.guard.port} of this machine is taken"):
+                supernode.start(kit)
+        assert started == []
+
+    def test_a_log_that_cannot_be_written_is_why_it_ended(self, kit, started, monkeypatch) -> None:
+        monkeypatch.setattr(Gate, "failure", AuditError("the disk is full"), raising=False)
+        monkeypatch.setattr(Gate, "__init__", lambda self, kit, log: None)
+        with pytest.raises(AuditError, match="the disk is full"):
+            supernode.start(kit)
