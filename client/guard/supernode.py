@@ -129,8 +129,8 @@ def _refuse_taken_port(port: int) -> None:
             found.bind(("127.0.0.1", port))
         except OSError as error:
             raise ConfigError(
-                f"port {port} of this machine is taken: is this site started already? Stop what listens there,"
-                " or give another port under [guard] in site.toml"
+                f"port {port} of this machine is taken: is this site started already? Stop what listens"
+                " there, or give another port under [guard] in site.toml"
             ) from error
 
 
