@@ -90,11 +90,13 @@ class Layout:
 def pack(state: Mapping[str, Tensor]) -> Buffers:
     """Lay a state dict into flat buffers, named `dtype.number`."""
     layout = Layout.of(state)
-    flat: dict[str, list[Tensor]] = {}
-    for slot in layout.slots:
-        tensor = state[slot.name].detach().cpu().contiguous().reshape(-1)
-        flat.setdefault(slot.dtype, []).append(tensor.view(_CARRIER.get(tensor.dtype, tensor.dtype)))
-    joined = {dtype: torch.cat(parts).numpy() for dtype, parts in flat.items()}
+    flat = {dtype: torch.empty(total, dtype=getattr(torch, dtype)) for dtype, total in layout.sizes().items()}
+    for slot in layout.slots:  # one copy, whatever device and memory format a tensor has
+        place = flat[slot.dtype][slot.offset : slot.offset + slot.size]
+        place.view(slot.shape).copy_(state[slot.name].detach())
+    joined = {
+        name: whole.view(_CARRIER.get(whole.dtype, whole.dtype)).numpy() for name, whole in flat.items()
+    }
     buffers, used = {}, dict.fromkeys(joined, 0)
     for name, length in layout.buffer_shapes().items():
         dtype = name.split(".")[0]
@@ -104,7 +106,7 @@ def pack(state: Mapping[str, Tensor]) -> Buffers:
 
 
 def unpack(buffers: Mapping[str, NDArray[Any]], layout: Layout) -> dict[str, Tensor]:
-    """Take a state dict out of flat buffers.
+    """Take a state dict out of flat buffers; its tensors are views of one new array a dtype.
 
     Raises
     ------
@@ -117,9 +119,7 @@ def unpack(buffers: Mapping[str, NDArray[Any]], layout: Layout) -> dict[str, Ten
         names = sorted(n for n in buffers if n.split(".")[0] == dtype)
         whole = torch.from_numpy(np.concatenate([buffers[n] for n in names]))
         joined[dtype] = whole.view(getattr(torch, dtype))
-    return {
-        s.name: joined[s.dtype][s.offset : s.offset + s.size].reshape(s.shape).clone() for s in layout.slots
-    }
+    return {s.name: joined[s.dtype][s.offset : s.offset + s.size].reshape(s.shape) for s in layout.slots}
 
 
 def check_buffers(buffers: Mapping[str, NDArray[Any]], layout: Layout) -> None:

@@ -88,6 +88,14 @@ def test_what_was_unpacked_can_be_trained_without_changing_the_message() -> None
     assert found["b"].tolist() == [1, 1]
 
 
+def test_how_a_tensor_lies_in_memory_is_not_seen_on_the_wire() -> None:
+    weights = torch.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
+    laid = {"a": weights.to(memory_format=torch.channels_last), "b": torch.arange(6.0).reshape(2, 3).T}
+    assert not any(tensor.is_contiguous() for tensor in laid.values())
+    (buffer,) = pack(laid).values()
+    assert buffer.tolist() == [*range(120), 0, 3, 1, 4, 2, 5]
+
+
 def test_layouts_of_other_networks_have_another_digest() -> None:
     one = Layout.of({"a": torch.zeros(2, 3)})
     others = [{"a": torch.zeros(3, 2)}, {"b": torch.zeros(2, 3)}, {"a": torch.zeros(2, 3).half()}]
