@@ -27,7 +27,7 @@ from pasta_model.errors import CheckpointError
 from pasta_model.exchange.contents import Parcel, TrainTask
 from pasta_model.exchange.packing import Layout
 from pasta_model.exchange.vectors import Vector
-from pasta_model.files import atomic_directory, write_json
+from pasta_model.files import atomic_directory, clear_partial, write_json
 
 KEPT_ROUNDS = 2  # a server that resumes repeats at most one round
 RECEIVED, MOMENTS, REST, PERSONAL = (f"{n}.safetensors" for n in ("received", "moments", "rest", "personal"))
@@ -78,6 +78,7 @@ class Memory:
     @contextmanager
     def keep(self, task: TrainTask) -> Iterator[Path]:
         """Yield a folder for what a round leaves; it becomes the round's when the block succeeds."""
+        clear_partial(self.folder)
         for later in self._rounds():
             if later.name > _name(task.round):
                 shutil.rmtree(later)  # of an earlier run, or of a server that went back
