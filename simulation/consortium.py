@@ -144,6 +144,21 @@ class LocalConsortium:
         if process.wait() != 0:
             raise self._failure(name, "the run did not complete")
 
+    def revive(self, name: str) -> None:
+        """Start a killed site again, as its supervisor would, until Flower takes its key again.
+
+        Flower holds a node that was killed for connected until its heartbeat has been missing for a while.
+        """
+        before, end = self._activated(name), time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            self.start_site(name)
+            while self._running[name].poll() is None:
+                if self._activated(name) != before:
+                    return
+                time.sleep(0.2)
+            del self._running[name]
+        raise self._failure(name, "it did not come back")
+
     def kill(self, name: str) -> None:
         """Kill a part and all that it started with SIGKILL, as when its machine loses power."""
         process = self._running.pop(name)
@@ -183,6 +198,11 @@ class LocalConsortium:
 
     def _is_online(self, name: str) -> bool:
         return name in self.online()
+
+    def _activated(self, name: str) -> list[str]:
+        """Return when a site was last let in."""
+        with Control(self.deployment.flower) as control:
+            return [node.activated for node in control.nodes().values() if node.name == name]
 
     def _client(self, command: str, name: str, *words: str) -> None:
         """Run a command of a site's to its end."""

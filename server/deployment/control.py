@@ -20,6 +20,7 @@ from flwr.proto.control_pb2 import (
     StopRunRequest,
     UnregisterNodeRequest,
 )
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.error import FlowerError
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
@@ -34,11 +35,17 @@ FINISHED = "finished"
 
 @dataclass(frozen=True)
 class Node:
-    """A node that the SuperLink knows: its number, its name, and whether it may come."""
+    """A node that the SuperLink knows: its number, its name, how it stands, and since when it is here."""
 
     number: int
     name: str
     status: str
+    activated: str
+
+    @classmethod
+    def of(cls, info: NodeInfo) -> Self:
+        """Take what matters here of what Flower tells."""
+        return cls(info.node_id, info.name, info.status, info.last_activated_at)
 
 
 @dataclass(frozen=True)
@@ -77,9 +84,7 @@ class Control:
         """Return every node, by the SHA-256 of its public key."""
         with _explained():
             found = self._client.ListNodes(ListNodesRequest()).nodes_info
-        return {
-            key_fingerprint(info.public_key): Node(info.node_id, info.name, info.status) for info in found
-        }
+        return {key_fingerprint(info.public_key): Node.of(info) for info in found}
 
     def register(self, name: str, public_key: str) -> None:
         """Let the node with this OpenSSH public key come."""

@@ -13,7 +13,6 @@ import httpx
 import pytest
 import torch
 
-from client.audit import AuditLog
 from client.kit import read_kit
 from pasta_model.checkpoint import load_checkpoint, new_network
 from pasta_model.config import Settings
@@ -25,10 +24,16 @@ from server.rounds import Federation
 from simulation.consortium import LocalConsortium
 from simulation.direct import DirectPost
 from tests.integration.conftest import MARK, still_running
-from tests.support.runs import SITES, assert_same_run, history, prepare_sites
-
-ROOT = Path(__file__).parents[2]
-TWINS = {"min-subjects": "1", "metrics-min-subjects": "1"}  # they are few
+from tests.support.runs import (
+    SITES,
+    TWINS,
+    assert_same_run,
+    audit,
+    build_bundle,
+    events,
+    history,
+    prepare_sites,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -40,10 +45,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    subprocess.run([script("flwr"), "build", "--app", str(ROOT)], cwd=folder, check=True, capture_output=True)
-    (found,) = folder.glob("*.fab")
-    return found
+    return build_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +84,6 @@ def run_settings(
     return make
 
 
-def audit(consortium: LocalConsortium, site: str) -> list[dict[str, object]]:
-    """The lines of a site's log, whose chain holds."""
-    kit = read_kit(consortium.kit(site))
-    log = AuditLog(kit.guard.audit, site=kit.site.name, consortium=kit.site.consortium)
-    chain = log.verify()
-    assert chain.holds, chain
-    entries = list(log.entries())
-    assert chain.lines == len(entries)
-    return entries
-
-
 def kinds(entries: list[dict[str, object]], event: str) -> list[str]:
     return [str(entry["kind"]) for entry in entries if entry["event"] == event]
 
@@ -120,7 +111,7 @@ def test_two_rounds_give_the_weights_of_a_run_without_a_network(
     last, initial = load_checkpoint(tmp_path / "deployed" / "last.safetensors").state, new_network(deployed)
     assert not all(torch.equal(last[key], value) for key, value in initial.state_dict().items())
     for site in SITES:
-        assert kinds(audit(consortium, site), "sent") == ["query.join", "train", "train", "evaluate"]
+        assert kinds(audit(consortium.kit(site)), "sent") == ["query.join", "train", "train", "evaluate"]
 
 
 def test_only_the_sites_own_path_is_open(consortium: LocalConsortium) -> None:
@@ -135,36 +126,35 @@ def test_only_the_sites_own_path_is_open(consortium: LocalConsortium) -> None:
         assert answer.status_code == httpx.codes.NOT_FOUND
 
 
-def test_sites_that_do_not_approve_and_strangers_stay_out(
+def test_who_withdraws_is_left_in_peace_and_a_stranger_is_asked_nothing(
     consortium: LocalConsortium, run_settings: Callable[..., Settings], tmp_path: Path, bundle: Path
 ) -> None:
-    """Cedar withdraws; a stranger has cedar's certificate and data, and a key that Flower knows."""
-    refused_before = len(kinds(audit(consortium, "cedar"), "refused"))
-    received_before = len(kinds(audit(consortium, "cedar"), "received"))
-    consortium.withdraw("cedar", bundle)
-    stranger = new_node_key()
-    consortium.copy_kit("cedar", "stranger", node_key=stranger.private)
+    """Cedar withdraws after a round. A stranger has cedar's certificate and data, and a key Flower knows."""
+    key = new_node_key()
+    consortium.copy_kit("cedar", "stranger", node_key=key.private)
     with Control(consortium.deployment.flower) as control:
-        control.register("stranger", stranger.public)
+        control.register("stranger", key.public)
     consortium.start_site("stranger")
     consortium.wait_online(["stranger"])
 
-    # The deadline is short on purpose: cedar never joins. Nobody who does is hurried by it.
-    settings = run_settings(
-        "two", federation__min_sites=2, federation__join_deadline=1.0, federation__rounds=1
-    )
-    consortium.run(settings)
-    rounds = history(tmp_path / "two")
-    assert [sorted(record["valid_mae"]) for record in rounds] == [["alder", "birch"]] * 2
-    events = [json.loads(line) for line in (tmp_path / "two" / "events.jsonl").read_text().splitlines()]
-    assert [event for event in events if event["event"] == "stranger"]
+    run = consortium.start_run(run_settings("fewer", federation__min_sites=2))
+    while not events(tmp_path / "fewer", "round done"):
+        assert run.poll() is None, consortium.log("run").read_text()
+        time.sleep(0.05)
+    consortium.withdraw("cedar", bundle)
+    assert run.wait() == 0, consortium.log("run").read_text()
+    rounds = history(tmp_path / "fewer")
+    assert [record["round"] for record in rounds] == [0, 1, 2]
+    assert sorted(rounds[-1]["valid_mae"]) == ["alder", "birch"]
+    assert sorted(rounds[-1]["failures"]) == ["cedar"]
+    assert "BundleError" in rounds[-1]["failures"]["cedar"]
 
-    cedar = audit(consortium, "cedar")
-    assert len(kinds(cedar, "refused")) > refused_before
-    assert len(kinds(cedar, "received")) == received_before, "its code never saw a message"
-    assert set(kinds(cedar, "refused")) == {"query.join"}
-    assert kinds(audit(consortium, "stranger"), "received") == []
-    assert kinds(audit(consortium, "stranger"), "refused") == []
+    cedar = audit(consortium.kit("cedar"))
+    withdrawn = [entry["event"] for entry in cedar].index("withdrawn")
+    assert "evaluate" in kinds(cedar[withdrawn:], "refused")
+    assert "evaluate" not in kinds(cedar[withdrawn:], "received"), "its code saw no more"
+    assert [event["event"] for event in audit(consortium.kit("stranger"))] == ["started"]
+    assert events(tmp_path / "fewer", "stranger")
     consortium.stop("stranger")
 
 
