@@ -37,8 +37,13 @@ def refused(content: bytes) -> str:
 
 
 @pytest.fixture(scope="module")
-def own() -> Bundle:
-    return read_bundle(build_fab_from_disk(ROOT))
+def content() -> bytes:
+    return build_fab_from_disk(ROOT)
+
+
+@pytest.fixture(scope="module")
+def own(content: bytes) -> Bundle:
+    return read_bundle(content)
 
 
 class TestOurOwn:
@@ -53,8 +58,8 @@ class TestOurOwn:
     def test_its_settings_are_the_usual_ones(self, own: Bundle) -> None:
         assert own.config == Settings().flat()
 
-    def test_its_hash_is_the_one_that_flower_names(self, own: Bundle) -> None:
-        assert own.hash == hashlib.sha256(build_fab_from_disk(ROOT)).hexdigest()
+    def test_its_hash_is_the_one_that_flower_names(self, own: Bundle, content: bytes) -> None:
+        assert own.hash == hashlib.sha256(content).hexdigest()
 
 
 def test_what_differs_is_told() -> None:
