@@ -8,7 +8,6 @@ either side, it gives the same answer again and nothing is trained, or released,
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,7 +26,7 @@ from pasta_model.errors import CheckpointError
 from pasta_model.exchange.contents import Parcel, TrainTask
 from pasta_model.exchange.packing import Layout
 from pasta_model.exchange.vectors import Vector
-from pasta_model.files import atomic_directory, clear_partial, write_json
+from pasta_model.files import atomic_directory, clear_partial, remove_folder, write_json
 
 KEPT_ROUNDS = 2  # a server that resumes repeats at most one round
 RECEIVED, MOMENTS, REST, PERSONAL = (f"{n}.safetensors" for n in ("received", "moments", "rest", "personal"))
@@ -81,15 +80,16 @@ class Memory:
         clear_partial(self.folder)
         for later in self._rounds():
             if later.name > _name(task.round):
-                shutil.rmtree(later)  # of an earlier run, or of a server that went back
+                remove_folder(later)  # of an earlier run, or of a server that went back
         with atomic_directory(self.folder / _name(task.round)) as work:
             yield work
         for old in self._rounds()[:-KEPT_ROUNDS]:
-            shutil.rmtree(old)
+            remove_folder(old)
 
     def forget(self) -> None:
         """Begin afresh: a run starts again at round 0."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for path in self._rounds():
+            remove_folder(path)
 
     def _rounds(self) -> list[Path]:
         return sorted(self.folder.glob("round-*"))

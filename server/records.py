@@ -32,7 +32,14 @@ from pasta_model.data.clinical import Standardisation
 from pasta_model.errors import CheckpointError
 from pasta_model.exchange.steps import Step
 from pasta_model.exchange.vectors import Vector, float_buffers
-from pasta_model.files import atomic_directory, atomic_path, clear_partial, write_json, write_text
+from pasta_model.files import (
+    atomic_directory,
+    atomic_path,
+    clear_partial,
+    remove_folder,
+    write_json,
+    write_text,
+)
 
 KEPT_ROUNDS = 2
 KEPT_STEPS = 4  # a site that missed fewer rounds gets the steps instead of all weights
@@ -127,7 +134,7 @@ class RunFolder:
             yield work
             write_json(work / "state.json", asdict(progress) | {"digest": self.settings.digest()})
         for old in sorted(self.path.glob("rounds/after-*"))[:-KEPT_ROUNDS]:
-            shutil.rmtree(old)
+            remove_folder(old)
         for old in sorted(self.path.glob("rounds/step-*"))[:-KEPT_STEPS]:
             old.unlink()
         self.write_history(progress)

@@ -3,15 +3,18 @@
 
 import logging
 import sys
+from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from pasta_model.config import settings_from_flat
 from pasta_model.errors import PastaError
+from server.deployment.lock import only_one
 from server.rounds import Federation
 from server.wire import GridPost
 
+LAST_BREATH_S = 120.0
 app = ServerApp()
 
 
@@ -23,7 +26,9 @@ def main(grid: Grid, context: Context) -> None:
         settings = settings_from_flat(context.run_config)
         f = settings.federation
         post = GridPost(grid, deadline=f.round_deadline, query_deadline=f.join_deadline)
-        Federation(post, settings).run()
+        # An earlier ServerApp that was told to stop may still live for a moment.
+        with only_one(Path(settings.run.output), wait_s=LAST_BREATH_S):
+            Federation(post, settings).run()
     except PastaError as error:
         # A user's mistake: one clear message. Flower takes SystemExit for success, so the run must end
         # with an exception; its frames would say nothing to whoever made the mistake.
