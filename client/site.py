@@ -33,7 +33,7 @@ from pasta_model.data.slabs import SlabLoader
 from pasta_model.data.store import SiteStore
 from pasta_model.diffusion.cycle import Translator
 from pasta_model.errors import ExchangeError, StaleWeightsError, StoreError
-from pasta_model.exchange.contents import Parcel, SiteReport, TrainReport, TrainTask
+from pasta_model.exchange.contents import METRICS, Parcel, SiteReport, TrainReport, TrainTask
 from pasta_model.exchange.packing import pack, unpack
 from pasta_model.exchange.steps import Step, encode_step, walk
 from pasta_model.exchange.vectors import Floats, Vector, digest, float_buffers, write_vector
@@ -126,13 +126,13 @@ class Site:
         _refuse_other(digest(buffers.values()), task)
         translator = self._translator(buffers, task)
         mae, subjects = self._validate(translator, task), self._subjects("valid")
-        return self._report(task, subjects, mae=mae, start=start).parcel()
+        return self._let_go(self._report(task, subjects, mae=mae, start=start).parcel())
 
     def train(self, task: TrainTask) -> Parcel:
         """Measure the received weights, train them on for the local steps, and answer with the difference."""
         known = self.memory.answer(task)
         if known is not None:
-            return known
+            return self._let_go(known)
         start = time.monotonic()
         if task.round == 0:
             self.memory.forget()
@@ -144,7 +144,8 @@ class Site:
             loss = self._train(translator, task, work)
             update = self._update(translator.network.state_dict(), received, task, work)
             subjects = self._subjects("train")
-            answer = self._report(task, subjects, mae=mae, start=start, loss=loss, update=update).parcel()
+            report = self._report(task, subjects, mae=mae, start=start, loss=loss, update=update)
+            answer = self._let_go(report.parcel())
             write_answer(work, task, answer)
         return answer
 
@@ -231,22 +232,24 @@ class Site:
         loss: float | None = None,
         update: Step | None = None,
     ) -> TrainReport:
-        """Say how it went, without what the site's policy keeps back."""
-
-        def let_go(metric: str, value: float | None, of: int) -> float | None:
-            kept_back = self.policy is not None and not self.policy.may_leave(metric, subjects=of)
-            return None if kept_back else value
-
-        validated = self._subjects("valid") or self._subjects("train")
         return TrainReport(
             site=self.store.site,
             round=task.round,
             subjects=subjects,
-            train_loss=let_go("train-loss", loss, subjects),
-            valid_mae=let_go("valid-mae", mae, validated),
-            seconds=let_go("seconds", time.monotonic() - start, subjects),
+            train_loss=loss,
+            valid_mae=mae,
+            seconds=time.monotonic() - start,
             update=update,
         )
+
+    def _let_go(self, answer: Parcel) -> Parcel:
+        """Take out of an answer what the site's policy keeps back."""
+        if self.policy is None:
+            return answer
+        validated = self._subjects("valid") or self._subjects("train")
+        covered = dict.fromkeys(METRICS, TrainReport.of(answer).subjects) | {"valid-mae": validated}
+        kept = {name for name in METRICS if not self.policy.may_leave(name, subjects=covered[name])}
+        return Parcel({n: value for n, value in answer.values.items() if n not in kept}, answer.arrays)
 
     def _validate(self, translator: Translator, task: TrainTask) -> float:
         split = "valid" if self.store.indices("valid") else "train"
