@@ -12,6 +12,7 @@ from pasta_model.data.grid import Template
 from pasta_model.data.scaling import PET_SCALE
 from pasta_model.data.store import SiteStore
 from pasta_model.data.volume import Volume
+from pasta_model.sections import AggregationSettings
 from server.rounds import Federation
 from simulation.direct import DirectPost
 
@@ -29,11 +30,26 @@ def mean_pet(stores: Sequence[SiteStore]) -> Volume:
     return Volume(grid.to_head(suvr), grid.head.affine, "SUVR")
 
 
-def alone_settings(settings: Settings, output: Path) -> Settings:
-    """Return the settings of a site that trains alone: the same steps, a federation of one."""
-    run = settings.run.model_copy(update={"name": "alone", "output": str(output), "resume": True})
-    federation = settings.federation.model_copy(update={"min_sites": 1, "patience": 0.0})
-    return settings.model_copy(update={"run": run, "federation": federation})
+def alone_settings(settings: Settings, store: Path, output: Path) -> Settings:
+    """Return the settings of a site that trains alone: the same steps, a federation of one.
+
+    With nobody to share with, nothing is compressed, personal or averaged.
+    """
+    changes = {
+        "run": {"name": "alone", "output": str(output), "resume": True},
+        "data": {"sites": str(store.parent)},
+        "federation": {
+            "min_sites": 1,
+            "patience": 0.0,
+            "invited": "",
+            "held_out": "",
+            "cross_evaluation": False,
+        },
+        "aggregation": AggregationSettings().model_dump(),
+        "exchange": {"uplink": "float32", "downlink": "float32", "personal": ""},
+    }
+    own = {name: getattr(settings, name).model_copy(update=update) for name, update in changes.items()}
+    return settings.model_copy(update=own)
 
 
 def train_alone(store: Path, settings: Settings, output: Path) -> None:
@@ -42,5 +58,5 @@ def train_alone(store: Path, settings: Settings, output: Path) -> None:
     Standardisation, initial weights, steps and the choice of the best round follow the federation's
     rules, with this site's data only. Writes what a federation writes, into `output`.
     """
-    own = alone_settings(settings, output)
+    own = alone_settings(settings, store, output)
     Federation(DirectPost(own, {"site-store": str(store)}), own).run()

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Index of the faults of the published code (METHOD.md), 7 to 10: evaluation, files, what was missing."""
 
-import math
 import re
 import tomllib
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -15,14 +13,17 @@ import torch
 
 from pasta_model.checkpoint import Checkpoint, load_checkpoint, new_network
 from pasta_model.comparison import evaluate_folder, synthetic_path
-from pasta_model.data.clinical import Standardisation
+from pasta_model.data.clinical import Moments, Standardisation
 from pasta_model.data.grid import template
 from pasta_model.data.metaroi import region_masks
 from pasta_model.data.store import prepare_store
 from pasta_model.data.volume import Volume, read_volume, write_volume
 from pasta_model.evaluation import score, summarise
+from pasta_model.exchange.contents import SiteReport
+from pasta_model.exchange.vectors import write_vector
 from pasta_model.synthesis import Synthesiser
-from server.records import RunFolder
+from server.members import Member
+from server.records import REFERENCE, Progress
 from server.rounds import Federation
 from tests.support.standins import SMALL
 
@@ -55,16 +56,25 @@ def test_7_the_regions_error_is_averaged_in_the_region_only() -> None:
 
 
 def test_7_the_best_model_is_kept_not_the_last(make_settings, tmp_path: Path) -> None:
-    settings = make_settings(run__output=str(tmp_path), **SMALLEST)
-    progress = SimpleNamespace(standardisation=USUAL, best_mae=math.inf, best_round=-1)
+    (tmp_path / "sites" / "A").mkdir(parents=True)
+    (tmp_path / "sites" / "A" / "index.json").write_text('{"site": "A"}')
+    settings = make_settings(
+        run__output=str(tmp_path / "run"), data__sites=str(tmp_path / "sites"), **SMALLEST
+    )
+    federation = Federation(None, settings)
+    none = np.zeros(6)
+    report = SiteReport("A", 3, 1, Moments(none, none, none))
+    federation.members.joined["A"] = Member(1, report, "")
+    progress = Progress(0, USUAL, "")
     for number, mae in enumerate((0.3, 0.1, 0.2)):
         progress.next_round = number
-        progress.state = {
-            n: torch.full_like(t, number) for n, t in new_network(settings).state_dict().items()
-        }
-        Federation._compare(SimpleNamespace(folder=RunFolder(settings)), progress, {"A": mae}, {"A": 1.0})
-    kept = load_checkpoint(tmp_path / "model.safetensors")
-    assert kept.round == 1
+        layout, about = federation.folder.layout, federation.folder.metadata(progress, number)
+        with federation.folder.completing(progress, number) as work:
+            values = [np.full(size, number, np.float32) for size in federation.folder.sizes.values()]
+            write_vector(work / REFERENCE, layout, values, metadata=about)
+        federation._compare(progress, {"A": mae})
+    kept = load_checkpoint(tmp_path / "run" / "model.safetensors")
+    assert (kept.round, progress.best_round, progress.best_mae) == (1, 1, 0.1)
     assert {float(t.mean()) for t in kept.state.values()} == {1.0}
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real Flower simulation: SuperLink, Ray, ServerApp and ClientApps, against the same run without them."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,13 +73,28 @@ def test_two_nodes_train_three_sites_to_the_weights_of_a_run_without_flower(
 def test_run_that_cannot_start_is_an_error_with_its_reason(
     run_settings: Callable[..., Settings], tmp_path: Path, left_behind: Callable[[], list[str]]
 ) -> None:
-    (tmp_path / "nothing").mkdir()
-    settings = run_settings("lost", data__sites=str(tmp_path / "nothing"))
+    settings = run_settings("lost", federation__min_sites=4, federation__join_deadline=3.0)
     with pytest.raises(FederationError) as error:
         run_simulation(ROOT, run_config=settings.flat(), nodes=1, state=tmp_path / "state")
     assert left_behind() == []
     assert "the federation's run ended as 'finished:failed'" in str(error.value)
     log = (tmp_path / "state" / "flower.log").read_text()
-    assert "0 site(s) joined (none), wanted at least 3" in log
-    assert "no prepared site here" in log, "a site's own log says why it refused"
-    assert not (tmp_path / "lost").exists()
+    said = "3 site(s) joined (alder, birch, cedar), wanted at least 4"
+    assert said in log
+    status = json.loads((tmp_path / "lost" / "status.json").read_text())
+    assert (status["state"], status["rounds"]) == ("failed", 2)
+    assert status["why"].startswith(said)
+    assert not (tmp_path / "lost" / "settings.json").exists(), "no run was begun"
+
+
+def test_run_to_which_nobody_is_invited_is_an_error_with_its_reason(
+    run_settings: Callable[..., Settings], tmp_path: Path, left_behind: Callable[[], list[str]]
+) -> None:
+    (tmp_path / "nothing").mkdir()
+    settings = run_settings("lost", data__sites=str(tmp_path / "nothing"))
+    with pytest.raises(FederationError, match="nobody is invited"):
+        run_simulation(ROOT, run_config=settings.flat(), nodes=1, state=tmp_path / "state")
+    assert left_behind() == []
+    log = (tmp_path / "state" / "flower.log").read_text()
+    assert "data.sites must hold prepared sites" in log
+    assert "Traceback" not in log
