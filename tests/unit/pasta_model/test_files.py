@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pasta_model import files
 from pasta_model.files import atomic_directory, atomic_path, write_json, write_text
 
 
@@ -71,3 +72,31 @@ def test_failing_directory_leaves_the_old_one(tmp_path: Path) -> None:
         fail()
     assert [p.name for p in target.iterdir()] == ["one"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_folder_that_goes_is_never_seen_half_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "round"
+    (folder / "deep").mkdir(parents=True)
+
+    def killed(path: Path, **_: object) -> None:
+        assert not folder.exists()
+        assert path.name.startswith(".partial-")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            files.remove_folder(folder)
+    assert len(list(tmp_path.iterdir())) == 1
+    files.clear_partial(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_what_is_half_written_is_cleared(tmp_path: Path) -> None:
+    for name in (".partial-folder", "round-00001"):
+        (tmp_path / name).mkdir()
+    for name in (".partial-x.json", "state.json", ".hidden"):
+        (tmp_path / name).touch()
+    files.clear_partial(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "round-00001", "state.json"]
+    files.clear_partial(tmp_path / "nowhere")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message
 
+from pasta_model import files
 from pasta_model.checkpoint import load_checkpoint
 from pasta_model.errors import CheckpointError
 from pasta_model.exchange import packing
@@ -80,7 +81,9 @@ PLACES: dict[str, tuple[object, str, int, bool]] = {
     "before the step is kept": (RunFolder, "save_step", 2, True),
     "after the step is kept": (RunFolder, "save_step", 2, False),
     "before a round's state is written": (records, "write_json", 4, True),
-    "before old rounds go": (records.shutil, "rmtree", 3, True),
+    "before old rounds go": (records, "remove_folder", 1, True),
+    "in the middle of an old round's going": (files.shutil, "rmtree", 9, True),
+    "after old rounds went": (records, "remove_folder", 2, False),
     "after a round": (RunFolder, "write_history", 3, False),
     "before the last measurement": (rounds.Federation, "_measure", 1, True),
     "after the last measurement": (rounds.Federation, "_measure", 1, False),
