@@ -5,12 +5,13 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from flwr.cli.build import build_fab_from_files
 
 import client.cli
-from client.approvals import approve, bundle_of, keep_waiting, read_approved, withdraw
+from client.approvals import approve, bundle_of, keep_waiting, read_approved, waiting_bundle, withdraw
 from client.bundles import digest_of, read_bundle
 from client.kit import Kit
 from pasta_model.config import Settings
@@ -87,6 +88,15 @@ class TestQuarantine:
         (kit.guard.quarantine / f"{digest_of(BUNDLE)}.fab").write_bytes(OTHER)
         with pytest.raises(BundleError, match="not what its name says"):
             bundle_of(digest_of(BUNDLE), kit.guard.quarantine)
+
+    def test_no_file_outside_is_looked_at(self, kit: Kit, monkeypatch) -> None:
+        keep_waiting(kit.guard.quarantine, BUNDLE)
+        (kit.guard.quarantine.parent / "x.fab").write_bytes(BUNDLE)
+        looked = []
+        monkeypatch.setattr(Path, "read_bytes", lambda path: looked.append(path) or BUNDLE)
+        assert waiting_bundle(kit.guard.quarantine, "../x") is None
+        assert looked == []
+        assert waiting_bundle(kit.guard.quarantine, digest_of(BUNDLE)) == BUNDLE
 
 
 class TestApproveCommand:

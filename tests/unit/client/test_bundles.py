@@ -4,6 +4,7 @@
 import hashlib
 import io
 import stat
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -134,7 +135,13 @@ class TestWhatIsNoBundle:
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("client/a.py", bytes(bundles.MAX_UNPACKED + 1))
         assert len(buffer.getvalue()) < 100_000
-        assert "unpacks to more than" in refused(buffer.getvalue())
+        monkeypatch.setattr(bundles, "MAX_UNPACKED", 2**20)
+        tracemalloc.start()
+        try:
+            assert "unpacks to more than" in refused(buffer.getvalue())
+            assert tracemalloc.get_traced_memory()[1] < 8 * 2**20, "it was unpacked before it was refused"
+        finally:
+            tracemalloc.stop()
 
     def test_a_bomb_of_many_files(self, monkeypatch) -> None:
         monkeypatch.setattr(bundles, "MAX_UNPACKED", len(PLAIN[PROJECT]) + 1)
