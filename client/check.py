@@ -24,6 +24,7 @@ from client.policy import read_policy
 from pasta_model.errors import PastaError
 
 KIT = "site.toml"
+FINEST_MM = 1.5
 
 
 def check_site(path: Path) -> Iterator[Finding]:
@@ -52,7 +53,7 @@ def _checks(kit: Kit) -> Iterator[tuple[str, Callable[[], Iterator[Finding]]]]:
     yield STORE, partial(check_store, site.store, site=site.name, min_subjects=_min_subjects(kit))
     yield DISK, partial(check_disk, site.store, size=expected.size)
     yield DEVICE, partial(check_device, expected.device)
-    yield MEMORY, partial(check_memory, expected.device, size=expected.size)
+    yield MEMORY, partial(check_memory, expected.device, size=expected.size, spacing=_spacing(kit))
     own = partial(check_certificate, keys.certificate, key=keys.certificate_key)
     yield CERTIFICATE, partial(own, authority=keys.authority, site=site.name)
     yield NODE_KEY, partial(check_node_key, keys.node)
@@ -77,3 +78,13 @@ def _min_subjects(kit: Kit) -> int | None:
         return read_policy(kit.guard.policy).min_subjects
     except PastaError:
         return None
+
+
+def _spacing(kit: Kit) -> float:
+    """Return the voxel size of the prepared scans; the finest where they cannot be read."""
+    from pasta_model.data.store import SiteStore
+
+    try:
+        return SiteStore(kit.site.store).template.head.spacing
+    except PastaError:
+        return FINEST_MM

@@ -51,6 +51,7 @@ class LocalConsortium:
         self.folder = folder.resolve()
         self.house = self.folder / "consortium"
         self.stores = stores
+        self.nginx = find_nginx()
         self._policy = policy
         self._size = size
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -84,12 +85,10 @@ class LocalConsortium:
     # --- parts ------------------------------------------------------------------------------
 
     def start_proxy(self) -> None:
-        """Start nginx with the kit's configuration."""
-        nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
-        if nginx is None:
-            raise FederationError("nginx was not found; install it (Debian: apt-get install nginx-light)")
+        """Start nginx with the kit's configuration, where there is one; without it sites reach SuperLink."""
         server = self.house / "server"
-        self._start(PROXY, [nginx, "-p", str(server), "-c", "nginx.conf", "-g", "daemon off;"])
+        if self.nginx:
+            self._start(PROXY, [self.nginx, "-p", str(server), "-c", "nginx.conf", "-g", "daemon off;"])
 
     def start_superlink(self) -> None:
         """Start the coordinator's SuperLink and wait until it is ready."""
@@ -192,6 +191,8 @@ class LocalConsortium:
         )
         provision(plan, self.house)
         for name, store in self.stores.items():
+            if not self.nginx:
+                change_toml(self.kit(name) / "site.toml", {"address": f'"{self.deployment.flower.address}"'})
             own = {"store": f'"{store}"', "port": str(free_port()), "size": f'"{self._size}"'}
             change_toml(self.kit(name) / "site.toml", own)
             change_toml(self.kit(name) / "policy.toml", self._policy)
@@ -229,6 +230,13 @@ class LocalConsortium:
     def _failure(self, name: str, what: str) -> FederationError:
         said = self.log(name).read_text(encoding="utf-8", errors="replace")
         return FederationError(f"{name}: {what}\n{said}")
+
+
+def find_nginx() -> str:
+    """Return nginx: the one that `PASTA_NGINX` names, or that is installed; empty when there is none."""
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
+    named = os.environ.get("PASTA_NGINX", "")
+    return named if Path(named).is_file() else shutil.which("nginx", path=path) or ""
 
 
 def change_toml(path: Path, values: Mapping[str, str]) -> None:

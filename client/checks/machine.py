@@ -71,18 +71,19 @@ def check_device(device: str) -> Iterator[Finding]:
     yield tick(DEVICE, f"{device}: {name}")
 
 
-def check_memory(device: str, *, size: str) -> Iterator[Finding]:
-    """Look whether a training step of the size fits into the memory of the device."""
+def check_memory(device: str, *, size: str, spacing: float) -> Iterator[Finding]:
+    """Look whether a training step of the size, on scans of this spacing, fits into the device's memory."""
     from pasta_model.costs import training_memory
 
-    settings = _settings(size)
+    settings = _settings(size, data__spacing=spacing)
     available = memory_of(device)
     needed = PROGRAM + training_memory(settings, batch_size=settings.training.batch_size).total
     found = f"{gigabytes(available)} available, a training step of size {size} takes {gigabytes(needed)}"
     if needed <= available:
         yield tick(MEMORY, found)
         return
-    small = _settings(size, training__batch_size=1, training__checkpointing=True)
+    frugal = {"training__batch_size": 1, "training__checkpointing": True}
+    small = _settings(size, data__spacing=spacing, **frugal)
     least = PROGRAM + training_memory(small, batch_size=1).total
     way_out = f"ask the coordinator for training.checkpointing and batches of one ({gigabytes(least)})"
     bigger = "use a machine with more memory, or agree on a smaller size"
@@ -106,6 +107,6 @@ def memory_of(device: str) -> float:
     return min([available, *(float(text) for text in told if text.isdecimal())])
 
 
-def _settings(size: str, **changes: bool | int) -> Settings:
+def _settings(size: str, **changes: bool | float) -> Settings:
     flat = {name.replace("__", ".").replace("_", "-"): value for name, value in changes.items()}
     return settings_from_flat({"network.size": size, **flat})

@@ -30,18 +30,23 @@ class Door:
 
 def check_server(door: Door) -> Iterator[Finding]:
     """Ask the server how it is, as the SuperNode would reach it; its answer tells its time, too."""
-    trust = ssl.create_default_context(cafile=door.authority)
-    trust.load_cert_chain(door.certificate, door.key)
     before = time.time()
     try:
+        trust = ssl.create_default_context(cafile=door.authority)
+        trust.load_cert_chain(door.certificate, door.key)
         with httpx.Client(verify=trust, timeout=TIMEOUT_S) as client:
             answer = client.get(f"https://{door.address}/health")
-    except httpx.HTTPError as error:
-        yield _unreached(door.address, error)
+    except (httpx.HTTPError, OSError) as error:  # an OSError: keys that cannot be read, or do not fit
+        yield _unreached(door.address, error) if isinstance(error, httpx.HTTPError) else _no_keys(error)
         yield cross(CLOCK, "not known: the server was not reached", "first mend the way to the server")
         return
     yield _answered(door.address, answer)
     yield _clock(answer, before=before, after=time.time())
+
+
+def _no_keys(error: OSError) -> Finding:
+    advice = "first mend the certificate and its key"
+    return cross(SERVER, f"cannot be called with the kit's certificate and key ({error})", advice)
 
 
 def _unreached(address: str, error: httpx.HTTPError) -> Finding:

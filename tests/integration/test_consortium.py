@@ -21,7 +21,7 @@ from server.deployment.flower import script
 from server.provision.keys import new_node_key
 from server.provision.steps import revoke_site
 from server.rounds import Federation
-from simulation.consortium import LocalConsortium
+from simulation.consortium import LocalConsortium, find_nginx
 from simulation.direct import DirectPost
 from tests.integration.conftest import MARK, still_running
 from tests.support.runs import (
@@ -114,6 +114,7 @@ def test_two_rounds_give_the_weights_of_a_run_without_a_network(
         assert kinds(audit(consortium.kit(site)), "sent") == ["query.join", "train", "train", "evaluate"]
 
 
+@pytest.mark.skipif(not find_nginx(), reason="no nginx: `make nginx` and PASTA_NGINX=its path")
 def test_only_the_sites_own_path_is_open(consortium: LocalConsortium) -> None:
     kit = read_kit(consortium.kit("alder"))
     trust = ssl.create_default_context(cafile=kit.keys.authority)
