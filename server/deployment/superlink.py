@@ -47,7 +47,7 @@ def serve(deployment: Deployment, process: subprocess.Popen[bytes]) -> None:
     FederationError
         When the SuperLink has ended.
     """
-    heeded = deployment.invited.stat().st_mtime_ns
+    heeded = -1  # once more at first: the list may have changed since the start
     while process.poll() is None:
         time.sleep(POLL_S)
         changed = deployment.invited.stat().st_mtime_ns
