@@ -45,7 +45,7 @@ class Policy(Section):
     max_epsilon: Annotated[float, Field(gt=0)] = 8.0
     metrics: list[Metric]
     metrics_min_subjects: Annotated[int, Field(ge=1)]
-    cross_evaluation: bool = True
+    cross_evaluation: bool = False
 
     def refuse_run(self, settings: Settings, *, train_subjects: int) -> None:
         """Refuse a run that the policy does not allow.

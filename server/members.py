@@ -17,6 +17,7 @@ from server.watch import Watch
 from server.wire import Post
 
 SETTLE_SECONDS = 0.5
+ASK_AGAIN_SECONDS = 20.0
 LARGEST_VALUE = 1000.0  # of a clinical column: years, points of a test, alleles
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Members:
         self.invited = invited
         self.watch = watch
         self.joined: dict[str, Member] = {}
+        self._asked: dict[str, float] = {}  # when a site that did not join may be asked again
         self._served: dict[int, tuple[str, ...]] = {}  # what a node said that it serves
 
     @property
@@ -109,7 +111,11 @@ class Members:
         served = self._where(nodes)
         for name in self.joined.keys() & served.keys():
             self.joined[name] = replace(self.joined[name], node=served[name])
-        new = {name: node for name, node in served.items() if name not in self.joined}
+        now = time.monotonic()
+        new = {
+            n: node for n, node in served.items() if n not in self.joined and self._asked.get(n, 0.0) < now
+        }
+        self._asked |= dict.fromkeys(new, now + ASK_AGAIN_SECONDS)
         asked = {name: (node, Invitation(name).parcel()) for name, node in new.items()}
         for name, answer in sorted(self.post.ask(asked, JOIN)) if asked else ():
             if isinstance(answer, str):

@@ -14,6 +14,7 @@ from flwr.app import Message
 
 from pasta_model.errors import FederationError
 from pasta_model.exchange.contents import Parcel
+from server import members
 from server.invitations import key_fingerprint
 from server.rounds import Federation
 from server.wire import GridPost
@@ -240,9 +241,13 @@ class TestComingAndGoing:
         nodes = [m.metadata.dst_node_id for m in run.grid.asked if m.metadata.message_type == "train"]
         assert nodes == [1, 2, 1, 3]
 
-    def test_refusal_is_told_once_a_round_and_asked_again(self, run, caplog) -> None:
+    @pytest.mark.parametrize(("pause", "least", "most"), [(0.0, 3, 5), (3600.0, 1, 1)])
+    def test_who_refused_is_asked_again_after_a_pause(
+        self, run, caplog, monkeypatch: pytest.MonkeyPatch, pause: float, least: int, most: int
+    ) -> None:
+        monkeypatch.setattr(members, "ASK_AGAIN_SECONDS", pause)
         with caplog.at_level(logging.WARNING):
             run(Sites("ABC"), tamper=on_join("C", refusing))
         assert [m for m in caplog.messages if m.startswith("site C did not join")]
         joins = [m for m in run.grid.asked if m.metadata.message_type == "query.join"]
-        assert 3 <= len([m for m in joins if parcel_of(m).values["site"] == "C"]) <= 5
+        assert least <= len([m for m in joins if parcel_of(m).values["site"] == "C"]) <= most
