@@ -73,7 +73,7 @@ def test_two_nodes_train_three_sites_to_the_weights_of_a_run_without_flower(
 def test_run_that_cannot_start_is_an_error_with_its_reason(
     run_settings: Callable[..., Settings], tmp_path: Path, left_behind: Callable[[], list[str]]
 ) -> None:
-    settings = run_settings("lost", federation__min_sites=4, federation__join_deadline=3.0)
+    settings = run_settings("lost", federation__min_sites=4)
     with pytest.raises(FederationError) as error:
         run_simulation(ROOT, run_config=settings.flat(), nodes=1, state=tmp_path / "state")
     assert left_behind() == []
