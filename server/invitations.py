@@ -76,6 +76,9 @@ def _by_key(f: FederationSettings) -> Invitations:
         if not isinstance(entry, dict):
             problems.add(f"site {name!r}: found {entry!r}, wanted a table with its key")
             continue
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            problems.add(f"site {name!r}: wanted a name of letters, digits and _ . -")
+            continue
         key, limit = entry.get("key"), entry.get("max-subjects", f.max_subjects)
         if not isinstance(key, str) or not re.fullmatch(r"[0-9a-f]{64}", key):
             problems.add(f"site {name!r}: key is {key!r}, wanted the SHA-256 of a public key")

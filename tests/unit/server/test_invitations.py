@@ -68,6 +68,12 @@ def test_nobody_invited_is_refused(tmp_path: Path, text: str) -> None:
         read(tmp_path, text)
 
 
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "", ".", "a b"])
+def test_name_that_is_no_name_of_a_file_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FederationError, match=r"wanted a name of letters, digits and _ \. -"):
+        read(tmp_path, f'[sites."{name}"]\nkey = "{"0" * 64}"\n')
+
+
 @pytest.mark.parametrize("text", ["[sites.a", "sites = {a = "])
 def test_list_that_is_no_toml(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"invited\.toml"):
