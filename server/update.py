@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+from pasta_model.exchange.codecs import codec
 from pasta_model.exchange.packing import Buffers
-from pasta_model.exchange.steps import Step, encode_step
+from pasta_model.exchange.steps import Step
 from pasta_model.exchange.vectors import vector_writer
 from server.aggregation import Floats, combined, moving_average, optimizer_state, server_step
 from server.records import AVERAGE, MASTER, REFERENCE, Progress, RunFolder, StoredStep
@@ -45,9 +46,8 @@ def close_round(
             average = before[AVERAGE][buffer] if number else master
             out[AVERAGE].add(moving_average(average, master, decay=decay))
             reference = before[REFERENCE][buffer]
-            part, _ = encode_step(step.codec, [(buffer, master - reference)])
-            step.arrays.update(part.arrays)
-            out[REFERENCE].add(reference + part.decode(buffer, reference.size))
+            step.arrays[buffer] = codec(step.codec).encode(master - reference)
+            out[REFERENCE].add(reference + step.decode(buffer, reference.size))
             for name, values in kept.items():
                 out[f"{name}.safetensors"].add(values)
         target = out[REFERENCE].digest()

@@ -80,7 +80,9 @@ def encode_step(name: str, differences: Iterable[tuple[str, Floats]]) -> tuple[S
     used, arrays, rest = codec(name), Buffers(), dict[str, Floats]()
     for buffer, values in differences:
         arrays[buffer] = used.encode(values)
-        rest[buffer] = values - used.decode(arrays[buffer], values.size)
+        decoded = used.decode(arrays[buffer], values.size)
+        # Zeros that nobody writes to take no memory: a model's worth of it.
+        rest[buffer] = np.zeros(values.size, np.float32) if decoded is values else values - decoded
     return Step(name, arrays), rest
 
 
