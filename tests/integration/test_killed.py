@@ -10,8 +10,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -28,6 +28,7 @@ from tests.support.runs import TWINS, assert_same_run, audit, build_bundle, even
 SEED = int(os.environ.get("PASTA_KILL_SEED", "2026"))
 KILLS = 12
 LONGEST_S = 15.0
+ASKED = "site asked"
 SMALLEST = "slices 5, width 8, multipliers 1, blocks 1, attention none, heads 1, groups 4, patch 4"
 EVERYTHING: dict[str, bool | float | str] = {
     "aggregation__rule": "fedadam",
@@ -71,13 +72,10 @@ def test_killed_federation_ends_as_if_nothing_had_been(
     longest = undisturbed(settings("undisturbed"))
     while kills < KILLS:
         name = f"killed-{runs}"
-        kills += harassed(settings(name), random=random, longest_s=longest)
-        try:
+        with seed_told():
+            kills += harassed(settings(name), random=random, longest_s=longest)
             assert_same_run(tmp_path / name, tmp_path / "undisturbed")
             assert half_written(tmp_path / name, sites) == []
-        except AssertionError as error:
-            error.add_note(f"seed {SEED}, run {runs}, {kills} kills")
-            raise
         shutil.rmtree(tmp_path / name)
         runs += 1
 
@@ -115,7 +113,7 @@ def test_killed_deployment_ends_as_if_nothing_had_been(
     direct = settings("direct")
     Federation(DirectPost(direct, {"partition-id": 0, "num-partitions": 1}), direct).run()
     output = tmp_path / "killed"
-    with LocalConsortium(tmp_path / "loopback", twins, policy=TWINS) as consortium:
+    with seed_told(), LocalConsortium(tmp_path / "loopback", twins, policy=TWINS) as consortium:
         bundle = build_bundle(tmp_path / "bundle")
         for site in twins:
             consortium.approve(site, bundle)
@@ -123,15 +121,16 @@ def test_killed_deployment_ends_as_if_nothing_had_been(
         consortium.wait_online(list(twins))
 
         run = consortium.start_run(settings("killed"))
-        at_work(output, run, random, "started")
+        at_work(output, run, random, asked=0)
         consortium.kill("birch")
         with suppress(ProcessLookupError):  # where it was so fast as to have ended
             os.kill(json.loads((output / "status.json").read_text())["pid"], signal.SIGKILL)
         consortium.kill(RUN)
+        asked = len(events(output, ASKED))
         run = consortium.start_run(settings("killed"))
         consortium.revive("birch")
 
-        at_work(output, run, random, "resumed")
+        at_work(output, run, random, asked=asked)
         consortium.kill(SUPERLINK)
         assert run.wait() in (0, 2), consortium.log(RUN).read_text()
         consortium.start_superlink()
@@ -144,12 +143,22 @@ def test_killed_deployment_ends_as_if_nothing_had_been(
     assert left_behind() == []
 
 
-def at_work(output: Path, run: subprocess.Popen[bytes], random: Random, event: str) -> None:
-    """Wait until a run has told of something, and a random while longer."""
-    while not events(output, event):
+def at_work(output: Path, run: subprocess.Popen[bytes], random: Random, *, asked: int) -> None:
+    """Wait until sites were asked to train more often than so, and a random while longer."""
+    while len(events(output, ASKED)) <= asked:
         assert run.poll() is None, "it ended"
         time.sleep(0.05)
     time.sleep(random.uniform(0, LONGEST_S))
+
+
+@contextmanager
+def seed_told() -> Iterator[None]:
+    """Name the seed with whatever goes wrong."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"PASTA_KILL_SEED={SEED} gives these moments again")
+        raise
 
 
 def half_written(*folders: Path) -> list[Path]:
