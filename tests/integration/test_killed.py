@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Killed with SIGKILL at random moments, many times: the run goes on and ends as if nothing had been.
 
-`PASTA_KILL_SEED` gives other moments than the usual ones.
+`PASTA_KILL_SEED` gives other moments than the usual ones, `PASTA_KILLS` more of them.
 """
 
 import json
@@ -26,7 +26,7 @@ from tests.support.killable import harassed, undisturbed
 from tests.support.runs import TWINS, assert_same_run, audit, build_bundle, events, prepare_sites
 
 SEED = int(os.environ.get("PASTA_KILL_SEED", "2026"))
-KILLS = 12
+KILLS = int(os.environ.get("PASTA_KILLS", "12"))
 LONGEST_S = 15.0
 ASKED = "site asked"
 SMALLEST = "slices 5, width 8, multipliers 1, blocks 1, attention none, heads 1, groups 4, patch 4"
