@@ -107,8 +107,14 @@ class Watch:
             logger.warning("events.jsonl cannot be written: %s", error)
 
     def stands(self, state: str, **facts: Any) -> None:
-        """Say how the run stands: `status.json`."""
-        self._status |= {"state": state, "time": time.time(), **facts}
+        """Say how the run stands: `status.json`. Whom it waits for is said anew, or why it failed."""
+        if state != "failed":
+            self._status["waiting_for"] = []
+        self._status |= {"state": state, **facts}
+        self._write()
+
+    def _write(self) -> None:
+        self._status["time"] = time.time()
         try:
             write_json(self.folder / "status.json", self._status)
         except Exception as error:  # noqa: BLE001 - what is for watching never ends a run
@@ -118,7 +124,7 @@ class Watch:
         """Say how a site stands."""
         self._status["sites"].setdefault(name, {}).update({"state": state, "since": time.time(), **facts})
         self.event(f"site {state}", site=name, **facts)
-        self.stands(self._status["state"])
+        self._write()
 
     def answered(self, name: str, received: int, sent: int) -> None:
         """Count a site's bytes."""

@@ -202,3 +202,16 @@ def test_tensorboard_on_a_full_disk_does_not_end_the_run(
     _, folder = run()
     assert weight(folder / "last.safetensors") == 14.0
     assert any("No space left" in text for text in caplog.messages)
+
+
+def test_whom_it_waits_for_is_forgotten_when_it_goes_on(tmp_path: Path) -> None:
+    told = Watch(tmp_path, make_settings(tmp_path, tmp_path / "run"))
+
+    def waiting() -> list[str]:
+        return json.loads((tmp_path / "status.json").read_text())["waiting_for"]
+
+    told.stands("waiting for sites", waiting_for=["alder"])
+    told.site("birch", "joined")
+    assert waiting() == ["alder"]
+    told.stands("training")
+    assert waiting() == []
