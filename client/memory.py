@@ -77,6 +77,7 @@ class Memory:
     @contextmanager
     def keep(self, task: TrainTask) -> Iterator[Path]:
         """Yield a folder for what a round leaves; it becomes the round's when the block succeeds."""
+        self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # moments are the site's own
         clear_partial(self.folder)
         for later in self._rounds():
             if later.name > _name(task.round):

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from pasta_model.errors import ConfigError
 
 
@@ -36,6 +38,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.replace(target)
     except OSError as error:
         raise ConfigError(_unwritable(target, error)) from error
+    except SafetensorError as error:  # its writer has errors of its own for a full disk
+        raise ConfigError(
+            f"{target}: cannot be written ({error}); free the space, or choose another place"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

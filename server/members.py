@@ -18,6 +18,7 @@ from server.wire import Post
 
 SETTLE_SECONDS = 0.5
 ASK_AGAIN_SECONDS = 20.0
+MOST_VISITS = 30  # of a subject
 LARGEST_VALUE = 1000.0  # of a clinical column: years, points of a test, alleles
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,10 @@ class Members:
         FederationError
             When too few are there by `federation.join-deadline`; it says who is and who is not.
         """
-        wanted, end = self.settings.federation.min_sites, self._end(self.settings.federation.join_deadline)
+        wanted, end = (
+            self.settings.federation.min_sites,
+            time.monotonic() + self.settings.federation.join_deadline,
+        )
         nodes, settled = self.post.nodes(), 0
         while True:
             if nodes and settled >= self.post.settle_checks:
@@ -96,7 +100,8 @@ class Members:
         if len(self.training) < wanted:
             raise FederationError(
                 f"{len(self.training)} site(s) joined ({', '.join(sorted(self.joined)) or 'none'}), wanted at"
-                f" least {wanted}; not here: {', '.join(self.missing()) or 'none'}; see the sites' logs"
+                f" least {wanted}; not here: {', '.join(self.missing()) or 'none'}; see the sites' logs."
+                " Where they refused the code, have them approve it and give the same command again"
             )
 
     def present(self) -> dict[str, Member]:
@@ -115,9 +120,9 @@ class Members:
         new = {
             n: node for n, node in served.items() if n not in self.joined and self._asked.get(n, 0.0) < now
         }
-        self._asked |= dict.fromkeys(new, now + ASK_AGAIN_SECONDS)
         asked = {name: (node, Invitation(name).parcel()) for name, node in new.items()}
         for name, answer in sorted(self.post.ask(asked, JOIN)) if asked else ():
+            self._asked[name] = time.monotonic() + ASK_AGAIN_SECONDS
             if isinstance(answer, str):
                 logger.warning("site %s did not join: %s", name, answer)
                 self.watch.site(name, "refused", why=answer)
@@ -142,9 +147,6 @@ class Members:
         """Return the invited sites that have not joined."""
         return sorted(self.invited.sites - self.joined.keys())
 
-    def _end(self, seconds: float) -> float:
-        return time.monotonic() + seconds
-
     def _welcome(self, name: str, report: SiteReport) -> SiteReport:
         """Check what a site says of itself before it becomes a member."""
         columns = len(SCHEMES[self.settings.data.clinical].columns)
@@ -160,10 +162,13 @@ class Members:
             raise ExchangeError(f"its clinical sums do not have {columns} columns; use one scheme")
         most = np.maximum(m.count, 0) * LARGEST_VALUE
         if (
-            (m.count > report.train_subjects * 100).any()
+            (m.count > report.train_subjects * MOST_VISITS).any()
+            or (m.count < 0).any()
+            or (m.count != np.round(m.count)).any()
             or (np.abs(m.total) > most).any()
             or (m.squares > most * LARGEST_VALUE).any()
             or (m.squares < 0).any()
+            or (m.squares * m.count < m.total**2 * (1 - 1e-9)).any()  # Cauchy and Schwarz
         ):
             raise ExchangeError("its clinical sums are impossible for so many subjects")
         logger.info("site %s joins with %d training subjects", name, report.train_subjects)

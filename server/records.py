@@ -44,6 +44,7 @@ from pasta_model.files import (
 KEPT_ROUNDS = 2
 KEPT_STEPS = 4  # a site that missed fewer rounds gets the steps instead of all weights
 MASTER, REFERENCE, AVERAGE = (f"{n}.safetensors" for n in ("master", "reference", "average"))
+BEST = "model.safetensors"
 logger = logging.getLogger(__name__)
 
 
@@ -78,6 +79,7 @@ class Progress:
     history: list[RoundRecord] = field(default_factory=list)
     best_mae: float = float("inf")
     best_round: int = -1
+    best_values: dict[str, float] = field(default_factory=dict)  # best_mae by site
 
 
 @dataclass(frozen=True)
@@ -163,9 +165,19 @@ class RunFolder:
                 shutil.rmtree(old)
         return wanted
 
-    def publish(self, progress: Progress, source: str, target: str) -> None:
+    def publish_best(self, progress: Progress) -> None:
+        """Make `model.safetensors` of the round that measured best, unless it is that already.
+
+        A run may have been killed between the two.
+        """
+        path = self.path / BEST
+        if progress.best_round < 0 or not self._after(progress.best_round).is_dir():
+            return
+        if not path.is_file() or load_checkpoint(path).round != progress.best_round:
+            self.publish(progress, REFERENCE, BEST, number=progress.best_round)
+
+    def publish(self, progress: Progress, source: str, target: str, *, number: int) -> None:
         """Make a file of weights of a round's vector: the whole network, with the parts nobody shares."""
-        number = progress.next_round
         path = self._after(number) / source
         if self.layout == network_layout(self.settings):
             with atomic_path(self.path / target) as temporary:
@@ -177,8 +189,8 @@ class RunFolder:
 
     def finish(self, progress: Progress) -> None:
         """Keep the last weights and their moving average, and close the history."""
-        self.publish(progress, REFERENCE, "last.safetensors")
-        self.publish(progress, AVERAGE, "average.safetensors")
+        self.publish(progress, REFERENCE, "last.safetensors", number=progress.next_round)
+        self.publish(progress, AVERAGE, "average.safetensors", number=progress.next_round)
         shutil.rmtree(self.answers(progress.next_round), ignore_errors=True)
         self.write_history(progress)
 

@@ -6,8 +6,9 @@ row of a table or a subject's name.
 """
 
 import logging
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pasta_model.checkpoint import new_network
 from pasta_model.config import Settings
@@ -63,7 +64,7 @@ class Federation:
             while progress.next_round < self.settings.federation.rounds:
                 self._round(progress)
             self._finish(progress)
-        except FederationError as error:
+        except Exception as error:
             self.watch.stands("failed", why=str(error))
             raise
         finally:
@@ -75,6 +76,7 @@ class Federation:
         if progress is not None:
             logger.info("resuming at round %d", progress.next_round)
             self.watch.event("resumed", round=progress.next_round)
+            self.folder.publish_best(progress)
             self.members.gather()
         return progress
 
@@ -114,6 +116,7 @@ class Federation:
             seconds = time.monotonic() - start
             record = tally.record(number, shares, seconds, spool.norms)
             progress.history.append(record)
+        self.folder.publish_best(progress)
         self.watch.round(number, seconds, tally.scalars() | {"seconds": seconds, "MB": record.bytes / 1e6})
         self.watch.event("round done", round=number, attempts=attempt, sites=sorted(spool.norms))
         logger.info("round %d of %d done", number + 1, self.settings.federation.rounds)
@@ -133,7 +136,7 @@ class Federation:
                 self.members.now_holds(name, "")
             again = {name: self.members.joined[name] for name in stale}
             self._ask(again, progress, broadcast, spool, tally)
-        for name, why in spool.far_out(self.settings.aggregation.norm_factor).items():
+        for name, why in spool.far_out(self.settings.aggregation.norm_factor, usual=_usual(progress)).items():
             spool.drop(name)
             self._reject(name, number, why, tally)
         return tally
@@ -224,6 +227,7 @@ class Federation:
             progress, progress.target, Broadcast(self.folder, number, progress.target).for_holder
         )
         self._compare(progress, {n: v for n, v in tally.mae.items() if n in self.members.training})
+        self.folder.publish_best(progress)
         shares = self._shares(self.members.training)
         seconds = time.monotonic() - start
         progress.history.append(tally.record(number, shares, seconds))
@@ -264,14 +268,27 @@ class Federation:
         return capped_shares(subjects, cap=self.settings.federation.weight_cap)
 
     def _compare(self, progress: Progress, mae: Mapping[str, float]) -> None:
-        """Keep the model that was just measured when it is the best so far."""
-        if not mae:
+        """Note the model that was just measured when it is the best so far.
+
+        Two models are compared on the sites that measured both: a round without the hospital of the hardest
+        patients is not better for that.
+        """
+        both = sorted(mae.keys() & progress.best_values.keys()) if progress.best_values else sorted(mae)
+        if not both:
             return
-        shares = self._shares(mae)
-        mean = sum(shares[name] * value for name, value in mae.items())
-        if mean < progress.best_mae:
-            progress.best_mae, progress.best_round = mean, progress.next_round
-            self.folder.publish(progress, REFERENCE, "model.safetensors")
+        if not progress.best_values or self._mean(mae, both) < self._mean(progress.best_values, both):
+            progress.best_mae, progress.best_round = self._mean(mae, sorted(mae)), progress.next_round
+            progress.best_values = dict(sorted(mae.items()))
+
+    def _mean(self, values: Mapping[str, float], sites: Sequence[str]) -> float:
+        shares = self._shares(dict.fromkeys(sites))
+        return sum(shares[name] * values[name] for name in sites)
+
+
+def _usual(progress: Progress) -> float:
+    """Return how long updates were in the last round."""
+    norms = progress.history[-1].norms.values() if progress.history else ()
+    return statistics.median_low(norms) if norms else 0.0
 
 
 def _is_stale(why: str) -> bool:

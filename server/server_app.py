@@ -14,7 +14,7 @@ from server.deployment.lock import only_one
 from server.rounds import Federation
 from server.wire import GridPost
 
-LAST_BREATH_S = 120.0
+LAST_BREATH_S, QUESTION_S = 120.0, 120.0
 app = ServerApp()
 
 
@@ -25,7 +25,7 @@ def main(grid: Grid, context: Context) -> None:
     try:
         settings = settings_from_flat(context.run_config)
         f = settings.federation
-        post = GridPost(grid, deadline=f.round_deadline, query_deadline=f.join_deadline)
+        post = GridPost(grid, deadline=f.round_deadline, query_deadline=QUESTION_S)
         # An earlier ServerApp that was told to stop may still live for a moment.
         with only_one(Path(settings.run.output), wait_s=LAST_BREATH_S):
             Federation(post, settings).run()

@@ -72,16 +72,19 @@ class Spool:
         del self.norms[site], self.codecs[site]
         self._file(site).unlink()
 
-    def far_out(self, factor: float) -> dict[str, str]:
+    def far_out(self, factor: float, *, usual: float = 0.0) -> dict[str, str]:
         """Say of which sites the update is too long, and why.
 
         The yardstick is the lower median of the norms: with two sites the shorter one, because a long
-        update does the harm. An update of nothing is no yardstick.
+        update does the harm. An update of nothing is no yardstick; nor is one far shorter than was
+        `usual` in the round before, or a site could shut the others out by sending next to nothing.
         """
         lengths = [norm for norm in self.norms.values() if norm > 0]
         if not lengths:
             return {}
         yardstick = statistics.median_low(lengths)
+        if yardstick * factor < usual:
+            yardstick = usual
         return {
             site: f"its update is {norm / yardstick:.3g} times as long as the median, allowed {factor:g}"
             for site, norm in self.norms.items()

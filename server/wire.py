@@ -15,6 +15,7 @@ from server.invitations import key_fingerprint
 
 ARRAYS, VALUES = "arrays", "values"
 POLL_SECONDS = 0.1
+LONGEST_REASON = 200  # characters of a site's own words
 TTL_MARGIN = 3600.0  # s; Flower drops a message that is older than 12 hours unless it is told another limit
 
 
@@ -85,9 +86,10 @@ class GridPost:
         while pending:
             left = len(pending)
             for name in list(pending):  # one by one: pulled together, they would all be in memory
-                for message in self.grid.pull_messages([pending[name]]):
+                answer = self._pulled(pending[name])
+                if answer is not None:
                     del pending[name]
-                    yield name, _read(message)
+                    yield name, answer
             if time.monotonic() > end:
                 break
             if len(pending) == left:
@@ -96,6 +98,16 @@ class GridPost:
             yield name, "the message could not be sent"
         for name in sorted(pending):
             yield name, f"no answer within {deadline:g} s"
+
+    def _pulled(self, identity: str) -> Parcel | str | None:
+        """Pull one answer; None when there is none yet. What a site made unreadable is its own failure."""
+        try:
+            for message in self.grid.pull_messages([identity]):
+                return _read(message)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # Flower unpacks what the site uploaded before we see it
+            return f"unreadable answer ({type(error).__name__})"
+        return None
 
     def _push(self, parcels: Mapping[str, tuple[int, Parcel]], message_type: str) -> dict[str, str]:
         """Push every message; arrays that several share are converted once."""
@@ -119,7 +131,8 @@ class GridPost:
 def _read(message: Message) -> Parcel | str:
     """Take the parcel out of an answer, or say why there is none."""
     if message.has_error():
-        return f"code {message.error.code}: {message.error.reason}"
+        reason = "".join(c for c in str(message.error.reason) if c.isprintable())[:LONGEST_REASON]
+        return f"code {message.error.code}: {reason}"
     try:
         return _parcel(message)
     except Exception as error:  # noqa: BLE001 - numpy reads it, and a site can send numpy anything

@@ -159,7 +159,7 @@ class LocalConsortium:
         raise self._failure(name, "it did not come back")
 
     def kill(self, name: str) -> None:
-        """Kill a part and all that it started with SIGKILL, as when its machine loses power."""
+        """Kill a part and all that it started with SIGKILL."""
         process = self._running.pop(name)
         for pid in (process.pid, *descendants(process.pid)):
             with suppress(ProcessLookupError):

@@ -8,7 +8,7 @@ refuses.
 """
 
 import logging
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -81,9 +81,10 @@ class Gate:
         self.failure: AuditError | None = None
         self._requests: dict[str, Request] = {}
         self._refusals: dict[str, Packed] = {}
-        self._trained = Counter(
-            entry["run"] for entry in log.entries() if (entry["event"], entry.get("kind")) == ("sent", TRAIN)
-        )
+        self._trained = defaultdict[str, set[str]](set)  # updates by run; one that is sent again is one
+        for entry in log.entries():
+            if (entry["event"], entry.get("kind")) == ("sent", TRAIN):
+                self._trained[entry["run"]].add(entry["content"])
 
     def pull(
         self,
@@ -186,7 +187,7 @@ class Gate:
         flat, settings = settings_of(order)
         context = state.get_run_series_context(order.run.series_id) if known else None
         check_context(context, run_config=flat, node_config=self.kit.node_config)
-        trained = self._trained[str(order.run.run_id)]
+        trained = len(self._trained[str(order.run.run_id)])
         check_policy(settings, self._here(), kind=order.kind, trained=trained)
         return Request(order.message, digest_of(order.fab.content), settings)
 
@@ -235,7 +236,7 @@ class Gate:
             subjects=_subjects(departure.parcel),
         )
         if request.kind == TRAIN:
-            self._trained[str(request.message.metadata.run_id)] += 1
+            self._trained[str(request.message.metadata.run_id)].add(packed.content)
         return packed
 
     def _failed(self, request: Request, error: Error, store: ObjectStore) -> Packed:

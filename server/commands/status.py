@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from rich.markup import escape
 from typer import Argument, Option
 
 from pasta_model.errors import FederationError
@@ -65,7 +66,7 @@ def headline(status: dict[str, Any], *, now: float) -> list[str]:
     if status["waiting_for"]:
         lines.append(f"waiting for: {', '.join(status['waiting_for'])}")
     if status.get("why"):
-        lines.append(str(status["why"]))
+        lines.append(escape(str(status["why"])))
     quiet = now - status["time"]
     if status["state"] not in ("finished", "failed"):
         lines.append(f"last change {_duration(quiet)} ago")
@@ -89,7 +90,7 @@ def sites_table(status: dict[str, Any], *, now: float) -> "Table":
             str(site.get("subjects", "-")),
             f"{site.get('bytes_down', 0) / 1e6:.1f}",
             f"{site.get('bytes_up', 0) / 1e6:.1f}",
-            str(site.get("why", "")) if site["state"] not in ("answered", "asked", "joined") else "",
+            escape(str(site.get("why", ""))) if site["state"] not in ("answered", "asked", "joined") else "",
         )
     return table
 
@@ -103,6 +104,10 @@ def rounds(run: Run) -> None:
         lines = (run / "history.jsonl").read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]
     except OSError as error:
+        if (run / "status.json").is_file():
+            raise FederationError(
+                f"{run}: no round is complete yet; see 'pasta-server status {run}'"
+            ) from error
         raise FederationError(f"{run}: no history.jsonl here; give the run's output folder") from error
     except ValueError as error:
         raise FederationError(f"{run}: history.jsonl is damaged ({error})") from error
@@ -116,7 +121,7 @@ def rounds(run: Run) -> None:
             f"{sum(mae) / len(mae):.4f}" if mae else "-",
             f"{record['seconds']:.1f}",
             f"{record['bytes'] / 1e6:.1f}",
-            "; ".join(f"{name}: {why}" for name, why in record["failures"].items()),
+            escape("; ".join(f"{name}: {why}" for name, why in record["failures"].items())),
         )
     Console().print(table)
 

@@ -13,7 +13,7 @@ from server.provision.registry import INVITED, Invited, read_invited
 LOOPBACK = "127.0.0.1"
 _NEEDED = (
     "consortium.toml",
-    "authority/ca.crt",
+    "server/ca.crt",
     "server/server.crt",
     "server/server.key",
     f"server/{INVITED}",
@@ -58,7 +58,7 @@ class Deployment:
         flower = Flower(
             state=state,
             address=f"{LOOPBACK}:{plan.superlink_port}",
-            authority=folder / "authority" / "ca.crt",
+            authority=folder / "server" / "ca.crt",
             environment=quiet_environment(state),
         )
         return cls(folder=folder, flower=flower)

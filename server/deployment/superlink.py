@@ -6,8 +6,9 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from pasta_model.errors import PastaError
+from pasta_model.errors import FederationError, PastaError
 from server.deployment.control import UNREGISTERED, Control
 from server.deployment.flower import script
 from server.deployment.folder import Deployment
@@ -40,19 +41,22 @@ def deployed_superlink(deployment: Deployment) -> Iterator[subprocess.Popen[byte
 
 
 def serve(deployment: Deployment, process: subprocess.Popen[bytes]) -> None:
-    """Stay while the SuperLink runs; a change of the list of invited sites is heeded at once.
+    """Stay while the SuperLink runs; a change of the list of invited sites is heeded when it has settled.
+
+    A key that was shut out is never taken again, so a list that is just being copied must not be believed.
 
     Raises
     ------
     FederationError
         When the SuperLink has ended.
     """
-    heeded = -1  # once more at first: the list may have changed since the start
+    heeded: tuple[int, int] | None = None  # once more at first: the list may have changed since the start
+    seen = _state_of(deployment.invited)
     while process.poll() is None:
         time.sleep(POLL_S)
-        changed = deployment.invited.stat().st_mtime_ns
-        if changed != heeded:
-            heeded = changed
+        before, seen = seen, _state_of(deployment.invited)
+        if seen is not None and seen == before and seen != heeded:
+            heeded = seen
             _heed(deployment)
     raise deployment.flower.failure(f"Flower's SuperLink ended with exit status {process.returncode}")
 
@@ -64,6 +68,11 @@ def admit(deployment: Deployment) -> None:
     others go on.
     """
     guests = {guest.key: (name, guest) for name, guest in deployment.guests().items()}
+    if not guests:
+        raise FederationError(
+            f"{deployment.invited}: names no site; shutting out everybody cannot be undone, so nothing is"
+            " changed. Copy the list again, or stop the SuperLink"
+        )
     with Control(deployment.flower) as control:
         nodes = control.nodes()
         for key, node in nodes.items():
@@ -82,6 +91,15 @@ def admit(deployment: Deployment) -> None:
             " 'pasta-server renew-site --node-key' and send the kit",
             name,
         )
+
+
+def _state_of(path: Path) -> tuple[int, int] | None:
+    """Return when a file was written and how long it is; None while it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _heed(deployment: Deployment) -> None:

@@ -73,6 +73,7 @@ def test_7_the_best_model_is_kept_not_the_last(make_settings, tmp_path: Path) ->
             values = [np.full(size, number, np.float32) for size in federation.folder.sizes.values()]
             write_vector(work / REFERENCE, layout, values, metadata=about)
         federation._compare(progress, {"A": mae})
+        federation.folder.publish_best(progress)
     kept = load_checkpoint(tmp_path / "run" / "model.safetensors")
     assert (kept.round, progress.best_round, progress.best_mae) == (1, 1, 0.1)
     assert {float(t.mean()) for t in kept.state.values()} == {1.0}

@@ -170,11 +170,11 @@ def test_restarted_server_asks_what_the_sites_hold_and_sends_steps(run, tmp_path
     assert sent(sites, "A") == [(2, "some", 1)]
 
 
-def test_site_that_holds_the_weights_of_another_run_gets_all(run) -> None:
+def test_site_that_holds_the_weights_of_another_run_makes_the_initial_ones_itself(run) -> None:
     sites = Sites()
     sites.held["A"] = {"f" * 64: START, "e" * 64: START}
     run(sites)
-    assert sent(sites, "A")[0] == (0, "", 1)
+    assert sent(sites, "A")[:2] == [(0, "there", 0), (1, "start", 1)]
     assert sent(sites, "B")[0] == (0, "there", 0)
 
 

@@ -153,7 +153,7 @@ class TestFolder:
     def test_commands_trust_the_consortiums_authority_only(self, deployment: Deployment) -> None:
         deployment.flower.write_connection()
         connection = tomllib.loads((deployment.flower.state / "config.toml").read_text())["superlink"]
-        authority = str(deployment.folder / "authority" / "ca.crt")
+        authority = str(deployment.folder / "server" / "ca.crt")  # authority/ may be kept elsewhere
         assert connection["pasta"] == {"address": "127.0.0.1:12345", "root-certificates": authority}
         assert connection["default"] == "pasta"
 
@@ -223,6 +223,18 @@ class TestAdmission:
         admit(deployment)
         admit(deployment)
         assert control.done == [("unregister", "birch")]
+
+    @pytest.mark.parametrize("text", ["", "# half a copy"])
+    def test_list_without_a_site_shuts_nobody_out(
+        self, deployment: Deployment, control: FakeControl, text: str
+    ) -> None:
+        """It is being copied, and what is shut out is never taken again."""
+        admit(deployment)
+        control.done.clear()
+        deployment.invited.write_text(text)
+        with pytest.raises(FederationError, match="names no site"):
+            admit(deployment)
+        assert control.done == []
 
     def test_key_that_was_shut_out_is_told_and_stops_nobody(
         self, deployment: Deployment, control: FakeControl, caplog: pytest.LogCaptureFixture

@@ -31,7 +31,12 @@ RUNNING = {
         },
         "birch": {"state": "asked", "since": NOW - 1700, "round": 3},
         "cedar": {"state": "asked", "since": NOW - 1900, "round": 3},
-        "dogwood": {"state": "failed", "since": NOW - 7300, "round": 2, "why": "StoreError (reference ab)"},
+        "dogwood": {
+            "state": "failed",
+            "since": NOW - 7300,
+            "round": 2,
+            "why": "[/x] StoreError (reference ab)",
+        },
     },
 }
 
@@ -71,7 +76,7 @@ def test_table_says_who_is_late_how_many_bytes_and_why_one_failed() -> None:
         ["alder", "answered", "30 s", "3", "40", "1.0", "2.5", ""],
         ["birch", "asked", "28 min 20 s", "3", "-", "0.0", "0.0", ""],
         ["cedar", "late", "31 min 40 s", "3", "-", "0.0", "0.0", ""],  # twice the slowest round is 30 minutes
-        ["dogwood", "failed", "2 h 01 min", "2", "-", "0.0", "0.0", "StoreError (reference ab)"],
+        ["dogwood", "failed", "2 h 01 min", "2", "-", "0.0", "0.0", "[/x] StoreError (reference ab)"],
     ]
 
 
@@ -110,12 +115,12 @@ def test_rounds_show_who_failed_and_why(tmp_path: Path, capsys: pytest.CaptureFi
         "loss": {"alder": 1.0, "birch": 2.0},
         "valid_mae": {"alder": 0.2},  # birch keeps it back
         "norms": {"alder": 1.0, "birch": 1.0},
-        "failures": {"cedar": "not connected"},
+        "failures": {"cedar": "[/x] not connected"},
         "seconds": 12.34,
         "bytes": 3_000_000,
     }
     (tmp_path / "history.jsonl").write_text(json.dumps(record) + "\n")
     rounds(tmp_path)
     said = capsys.readouterr().out
-    for word in ("1.5000", "0.2000", "12.3", "3.0", "cedar: not", "connected"):
+    for word in ("1.5000", "0.2000", "12.3", "3.0", "cedar:", "[/x]", "connected"):
         assert word in said
