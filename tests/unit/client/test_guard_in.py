@@ -170,6 +170,14 @@ class TestPolicy:
         node.restart()
         assert "got 3 updates from here already" in refused(node, "train")
 
+    def test_answer_that_is_given_again_is_one_update(self, node: Node, update) -> None:
+        """A round below its quorum is repeated, and the site gives the answer that it gave."""
+        for number in (0, 0, 1, 1, 2):
+            assert node.ask("train", answers(update(node, number))).message.has_content()
+        assert "got 3 updates from here already" in refused(node, "train")
+        node.restart()
+        assert "got 3 updates from here already" in refused(node, "train")
+
 
 class TestWhatFlowerHandsOver:
     """The code gets the settings that were judged."""
