@@ -188,11 +188,11 @@ class RunFolder:
         save_checkpoint(self.path / target, checkpoint)
 
     def finish(self, progress: Progress) -> None:
-        """Keep the last weights and their moving average, and close the history."""
-        self.publish(progress, REFERENCE, "last.safetensors", number=progress.next_round)
+        """Close the history, and keep the moving average and the last weights; those say that all is done."""
+        self.write_history(progress)
         self.publish(progress, AVERAGE, "average.safetensors", number=progress.next_round)
         shutil.rmtree(self.answers(progress.next_round), ignore_errors=True)
-        self.write_history(progress)
+        self.publish(progress, REFERENCE, "last.safetensors", number=progress.next_round)
 
     def resume(self) -> Progress | None:
         """Return the last completed round, or None when there is none.

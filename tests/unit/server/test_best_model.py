@@ -69,3 +69,24 @@ def test_file_and_claim_agree_after_a_kill_between_them(federation, progress) ->
     kept = load_checkpoint(federation.folder.path / "model.safetensors")
     assert kept.round == progress.best_round == 2
     assert {float(value.unique()) for value in kept.state.values()} == {2.0}
+
+
+def test_last_model_is_written_last(federation, progress, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever finds it takes the run for finished: the history and the moving average must be there."""
+    progress.next_round = 2
+    folder = federation.folder
+    real = type(folder).publish
+
+    def killed(self, told, source, target, *, number):
+        if target == "last.safetensors":
+            raise KeyboardInterrupt
+        if source != REFERENCE:
+            return  # this run has no moving average
+        real(self, told, source, target, number=number)
+
+    (folder.path / "history.jsonl").unlink()
+    monkeypatch.setattr(type(folder), "publish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.finish(progress)
+    assert (folder.path / "history.jsonl").is_file()
+    assert not (folder.path / "last.safetensors").exists()
