@@ -54,8 +54,8 @@ def new_private_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder with the keys in it, if it is there.
+def remove_private_folder(folder: Path) -> None:
+    """Remove a folder with the keys in it, if it is there; stopped halfway, the same call removes the rest.
 
     Raises
     ------

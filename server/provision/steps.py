@@ -20,7 +20,7 @@ from server.provision.authority import Authority, Credentials
 from server.provision.consortium import Consortium, Plan, SiteEntry, read_consortium, with_site
 from server.provision.keys import new_node_key
 from server.provision.kits import renew_kit, write_kit, write_public
-from server.provision.private import new_private_folder, remove_folder, write_private
+from server.provision.private import new_private_folder, remove_private_folder, write_private
 from server.provision.proxy import write_proxy
 from server.provision.rendering import render
 
@@ -98,7 +98,7 @@ def add_site(folder: Path, entry: SiteEntry) -> list[Expiry]:
         )
     text = None if known else with_site(house.plan, entry)
     site = known or entry
-    remove_folder(house.kit(site.name))  # not invited: its keys open nothing
+    remove_private_folder(house.kit(site.name))  # not invited: its keys open nothing
     expiry, invitation = _make_kit(house, consortium.consortium, site, authority)
     if text:
         write_text(house.plan, text)
@@ -154,7 +154,7 @@ def revoke_site(folder: Path, name: str) -> None:
     before = _invited(name, invited)
     _revoke(house, authority, _serials(house, name))
     registry.add_revoked(house.server, name, before)
-    remove_folder(house.kit(name))
+    remove_private_folder(house.kit(name))
     registry.write_invited(house.server, {site: entry for site, entry in invited.items() if site != name})
 
 

@@ -215,7 +215,7 @@ def test_a_new_node_key_replaces_the_invitation(consortium: Path) -> None:
 
 def test_a_kit_that_was_handed_over_and_deleted_can_be_renewed(consortium: Path) -> None:
     before = client(consortium, "alder")
-    steps.remove_folder(consortium / "kits" / "alder")
+    steps.remove_private_folder(consortium / "kits" / "alder")
     renew_site(consortium, "alder", node_key=False)
     kit = consortium / "kits" / "alder"
     assert files(kit) == {"README.md", "keys/ca.crt", "keys/client.crt", "keys/client.key"}
