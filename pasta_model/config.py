@@ -16,12 +16,15 @@ from typing import Any, Self, TypeAlias
 from pydantic import ValidationError, model_validator
 
 from pasta_model.errors import ConfigError, Problems
-from pasta_model.sections import (
+from pasta_model.federated_sections import (
     AggregationSettings,
-    DataSettings,
-    DiffusionSettings,
     ExchangeSettings,
     FederationSettings,
+    PrivacySettings,
+)
+from pasta_model.sections import (
+    DataSettings,
+    DiffusionSettings,
     LossSettings,
     NetworkSettings,
     RunSettings,
@@ -45,6 +48,7 @@ class Settings(Section):
     federation: FederationSettings = FederationSettings()
     aggregation: AggregationSettings = AggregationSettings()
     exchange: ExchangeSettings = ExchangeSettings()
+    privacy: PrivacySettings = PrivacySettings()
     sampling: SamplingSettings = SamplingSettings()
 
     @model_validator(mode="after")

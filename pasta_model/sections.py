@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sections of the settings: what each setting means, its limits and its default."""
+"""The sections of the settings that shape one model; those of a federation are in `federated_sections`."""
 
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from pasta_model.network.parts import part_names
 from pasta_model.network.shape import SHAPES, Shape
 
 Positive = Annotated[int, Field(gt=0)]
@@ -39,10 +38,17 @@ class Section(BaseModel):
 
 
 class RunSettings(Section):
-    """What the run is called and where its files go."""
+    """What the run is called, where its files go, and where it starts from.
+
+    Attributes
+    ----------
+    initial
+        A model on the coordinator's disk to go on from; empty: fresh weights from the seed.
+    """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = "pasta"
     output: str = "outputs/flwr"
+    initial: str = ""
     seed: Annotated[int, Field(ge=0)] = 2026
     resume: bool = False
 
@@ -126,114 +132,6 @@ class TrainingSettings(Section):
     compile: bool = False
     checkpointing: bool = False
     threads: Annotated[int, Field(ge=0)] = 0
-
-
-class FederationSettings(Section):
-    """The rounds: how many, with whom, and how long to wait.
-
-    Attributes
-    ----------
-    invited
-        A file of the coordinator's with the public keys of the invited sites (`pasta-server provision`
-        writes it). Empty only where no node has a key: in a simulation.
-    held_out
-        Sites, by comma, that never train; the last model is measured on them.
-    min_sites
-        A round with fewer usable answers is repeated, not averaged.
-    join_deadline, round_deadline, patience
-        Seconds: for sites to appear at the start; for the answers of a round; for a round that came to too
-        few answers, until the run gives up.
-    max_subjects
-        A site that claims more is refused, where `invited` names no number of its own.
-    cross_evaluation
-        At the end, measure every site's last update on every other site: updates then reach other sites.
-    """
-
-    rounds: Positive = 32
-    min_sites: Annotated[int, Field(ge=1)] = 2
-    weight_cap: Annotated[float, Field(gt=0, le=1)] = 0.5
-    join_deadline: Annotated[float, Field(gt=0)] = 30.0
-    round_deadline: Annotated[float, Field(gt=0)] = 3600.0
-    patience: Annotated[float, Field(ge=0)] = 60.0
-    validation_slabs: Annotated[int, Field(ge=1)] = 8
-    invited: str = ""
-    held_out: str = ""
-    max_subjects: Positive = 20_000
-    cross_evaluation: bool = False
-
-    @property
-    def held_out_sites(self) -> frozenset[str]:
-        """The held-out sites, one by one."""
-        return frozenset(word.strip() for word in self.held_out.split(",") if word.strip())
-
-
-class AggregationSettings(Section):
-    """What the server makes of the sites' updates.
-
-    Attributes
-    ----------
-    rule
-        A mean by subjects (`fedavg`), followed by a server optimizer (`fedavgm`, `fedadam`, `fedyogi`,
-        `fedadagrad`: arXiv 2003.00295), or the coordinate-wise `median` or `trimmed-mean` (1803.01498).
-    proximal_mu
-        FedProx (1812.06127): pulls local training towards the received weights; any rule.
-    learning_rate, momentum, second_momentum, tau
-        Of the server optimizer; tau is its degree of adaptivity.
-    trim
-        Share of the sites that a trimmed mean leaves out at each end.
-    norm_factor
-        An update more than so many times as long as the (lower) median of the round is rejected.
-    """
-
-    rule: Literal["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "median", "trimmed-mean"] = (
-        "fedavg"
-    )
-    proximal_mu: Annotated[float, Field(ge=0)] = 0.0
-    learning_rate: Annotated[float, Field(gt=0)] = 1.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    second_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    tau: Annotated[float, Field(gt=0)] = 1e-3
-    trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
-    norm_factor: Annotated[float, Field(gt=1)] = 10.0
-
-
-Wire = Literal["float32", "bfloat16", "int8", "int4"]
-
-
-class ExchangeSettings(Section):
-    """What of the network travels, and how it is written.
-
-    Attributes
-    ----------
-    uplink, downlink
-        How differences of weights are written, from and to the sites.
-    personal
-        Parts (`network/parts.py`), by comma, that a site trains and keeps to itself.
-    frozen
-        Parts that nobody trains.
-    """
-
-    uplink: Wire = "float32"
-    downlink: Wire = "float32"
-    personal: str = ""
-    frozen: str = ""
-
-    @model_validator(mode="after")
-    def _parts_are_known(self) -> Self:
-        both = set(self.personal_parts) & set(self.frozen_parts)
-        if both:
-            raise ValueError(f"a part is personal or frozen, not both: {', '.join(sorted(both))}")
-        return self
-
-    @property
-    def personal_parts(self) -> tuple[str, ...]:
-        """The personal parts, one by one."""
-        return part_names(self.personal)
-
-    @property
-    def frozen_parts(self) -> tuple[str, ...]:
-        """The frozen parts, one by one."""
-        return part_names(self.frozen)
 
 
 class SamplingSettings(Section):

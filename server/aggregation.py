@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pasta_model.errors import ExchangeError
-from pasta_model.sections import AggregationSettings
+from pasta_model.federated_sections import AggregationSettings
 
 Floats = NDArray[np.float32]
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from pasta_model.config import Settings, read_toml
 from pasta_model.errors import FederationError, Problems
-from pasta_model.sections import FederationSettings
+from pasta_model.federated_sections import FederationSettings
 
 
 @dataclass(frozen=True)

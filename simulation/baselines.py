@@ -12,7 +12,7 @@ from pasta_model.data.grid import Template
 from pasta_model.data.scaling import PET_SCALE
 from pasta_model.data.store import SiteStore
 from pasta_model.data.volume import Volume
-from pasta_model.sections import AggregationSettings
+from pasta_model.federated_sections import AggregationSettings
 from server.rounds import Federation
 from simulation.direct import DirectPost
 

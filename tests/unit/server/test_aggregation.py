@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pasta_model.errors import ExchangeError
-from pasta_model.sections import AggregationSettings
+from pasta_model.federated_sections import AggregationSettings
 from server.aggregation import capped_shares, combined, moving_average
 
 COHORTS = st.lists(st.integers(1, 5000), min_size=1, max_size=8).map(

@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import (
 )
 from flwr.supercore.task_identity import TaskIdentity
 
-from pasta_model.sections import AggregationSettings
+from pasta_model.federated_sections import AggregationSettings
 from server.aggregation import capped_shares, combined, optimizer_state, server_step
 from tests.support.grid import InProcessGrid
 
