@@ -65,6 +65,14 @@ class AuditError(PastaError):
     """A site's log of exchanges is not whole, or cannot be written."""
 
 
+class PrivacyError(PastaError):
+    """Privacy that is impossible, or a ledger that is not what it should be; nothing was spent."""
+
+
+class BudgetError(PrivacyError):
+    """The next step would spend more than is left; it was not taken."""
+
+
 class Problems:
     """Collect every problem first, then raise them together.
 
