@@ -72,7 +72,7 @@ def train_steps(
     drawn = loader.batches(t.batch_size, rng=numpy_generator(seed, "slabs", place.site, place.round))
     batches = read_ahead(drawn, pin=t.device.startswith("cuda"))
     translator.network.train()
-    pull = _proximal_pull(translator.network, settings)
+    pull = proximal_pull(translator.network, settings)
     total = 0.0
     for local in range(t.local_steps):
         step = place.round * t.local_steps + local
@@ -96,7 +96,7 @@ def train_steps(
     return total / t.local_steps
 
 
-def _proximal_pull(network: nn.Module, settings: Settings) -> Callable[[], None]:
+def proximal_pull(network: nn.Module, settings: Settings) -> Callable[[], None]:
     """Return what adds FedProx's gradient, mu (w - w_received), to what is shared (1812.06127, eq. 2)."""
     mu = settings.aggregation.proximal_mu
     if mu == 0:

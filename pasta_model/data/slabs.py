@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -101,11 +102,24 @@ class SlabLoader:
             clinical if self._has_clinical else None,
         )
 
-    def batches(self, batch_size: int, *, rng: np.random.Generator) -> Iterator[Batch]:
-        """Yield batches without end."""
+    @cached_property
+    def visits(self) -> dict[str, list[int]]:
+        """The sessions of each person."""
         visits: dict[str, list[int]] = {}
         for index in self.indices:
             visits.setdefault(self.store.entries[index].person, []).append(index)
+        return visits
+
+    def of_person(self, person: str, count: int, *, rng: np.random.Generator) -> Batch:
+        """Draw slabs of one person, each of any visit; all lie in one plane."""
+        plane = str(rng.choice(self.planes)) if len(self.planes) > 1 else self.planes[0]
+        sessions = rng.choice(self.visits[person], size=count)
+        starts = rng.integers(0, self.store.depth(plane) - self.slab_slices + 1, size=count)
+        return self.at(list(zip(sessions.tolist(), starts.tolist(), strict=True)), plane=plane)
+
+    def batches(self, batch_size: int, *, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield batches without end."""
+        visits = self.visits
         persons, queue = list(visits), list[str]()
         while True:
             while len(queue) < batch_size:

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mechanism (DP-SGD, Abadi et al. 1607.00133, algorithm 1), with a subject as the unit.
+
+    g_i <- g_i min(1, C / ||g_i||);   g <- (sum_i g_i + N(0, sigma^2 C^2)) / expected subjects
+
+A subject's gradient is that of an ordinary backward pass over its slabs, so Opacus's optimizer is given it
+as a batch of one, with its skip signal until all subjects of the step are in. Nothing hooks into the network:
+attention, arms that are used four times, autocast and compilation work as ever, and the memory is that of one
+subject however many are in a step.
+
+What comes after is post-processing of the noisy gradient and costs nothing: AdamW and its moments, weight
+decay, the schedule of the learning rate, FedProx's pull, what is rounded for the wire, and the server's
+averages. bfloat16 comes before: gradients are float32 when they are clipped.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from opacus.optimizers import DPOptimizer
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+
+from pasta_model.errors import PrivacyError
+from pasta_model.privacy.noise import rekey, secure_generator
+
+
+class Mechanism:
+    """Clips and sums the gradients of subjects, and lets go of them with noise.
+
+    Parameters
+    ----------
+    optimizer
+        Over everything that is trained.
+    noise_multiplier, max_grad_norm
+        sigma and C.
+    expected_subjects
+        The divisor; never the number drawn, which is secret.
+    generator
+        Of the noise, for tests only: by default the operating system's, anew at every step.
+    on_release
+        Is shown the averaged noisy gradients, before the optimizer's step.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        noise_multiplier: float,
+        max_grad_norm: float,
+        expected_subjects: float,
+        generator: torch.Generator | None = None,
+        on_release: Callable[[Sequence[Tensor]], None] = lambda gradients: None,
+    ) -> None:
+        self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
+        self._secret = generator is None
+        self._generator = generator or secure_generator(str(self.parameters[0].device))
+        self._on_release = on_release
+        self._optimizer = DPOptimizer(
+            optimizer,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            expected_batch_size=expected_subjects,
+            generator=self._generator,
+            secure_mode=True,  # the sum of four draws: no rounding of one gives it away (2107.10138)
+        )
+
+    def add(self) -> None:
+        """Take what lies in `grad` as the gradient of one subject: clip it, add it, clear it."""
+        for parameter in self.parameters:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            _give(parameter, gradient.detach()[None])
+        self._pass_on(last=False)
+
+    def sum_is_finite(self) -> bool:
+        """Whether no subject of the step brought a gradient that is not a number."""
+        sums = [found for p in self.parameters if (found := getattr(p, "summed_grad", None)) is not None]
+        return not sums or bool(torch.stack([total.isfinite().all() for total in sums]).all())
+
+    def step(self, before: Callable[[], None] = lambda: None) -> None:
+        """Add the noise, divide, and take the optimizer's step; a step without subjects is one, too.
+
+        Parameters
+        ----------
+        before
+            Called between the two, to add what does not come from data to the gradients.
+        """
+        if self._secret:
+            rekey(self._generator)
+        for parameter in self.parameters:  # an empty batch: everybody has been added before
+            _give(parameter, parameter.detach().new_zeros((0, *parameter.shape)))
+        self._pass_on(last=True)
+        before()
+        self._optimizer.original_optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _pass_on(self, *, last: bool) -> None:
+        self._optimizer.signal_skip_step(do_skip=not last)
+        if self._optimizer.pre_step():
+            for parameter in self.parameters:
+                assert parameter.grad is not None, "Opacus gives every parameter its noise"
+                # The fused AdamW walks raw memory: a gradient must lie as its parameter does.
+                parameter.grad = torch.empty_like(parameter, requires_grad=False).copy_(parameter.grad)
+            self._on_release([p.grad for p in self.parameters if p.grad is not None])
+        else:
+            self._optimizer.zero_grad(set_to_none=True)
+
+
+def _give(parameter: nn.Parameter, gradients: Tensor) -> None:
+    """Hand Opacus the gradients of so many subjects, (subjects, *shape)."""
+    parameter.grad_sample = gradients  # type: ignore[attr-defined]
+
+
+def refuse_batch_statistics(network: nn.Module) -> None:
+    """Refuse a network in which one subject changes the gradient of another.
+
+    Raises
+    ------
+    PrivacyError
+        With a line for every layer, as Opacus's validator finds them.
+    """
+    found = ModuleValidator.validate(network, strict=False)
+    if found:
+        said = "\n".join(f"  - {error}" for error in found)
+        raise PrivacyError(
+            f"the network mixes subjects: {len(found)} layer(s)\n{said}\nuse group normalisation instead"
+        )
