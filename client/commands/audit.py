@@ -17,7 +17,7 @@ from pasta_model.console import EXIT_MISTAKE
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from client.audit import Entry
+    from client.chain import Entry
 
 SHOWN = 20
 

@@ -23,8 +23,9 @@ from flwr.supernode import start_client_internal as loop
 from flwr.supernode.nodestate import NodeStateFactory
 
 from client.approvals import approve
-from client.audit import AuditLog, Entry
+from client.audit import AuditLog
 from client.bundles import digest_of, read_bundle
+from client.chain import Entry
 from client.guard.gate import Gate
 from client.kit import Kit, read_kit
 from client.wire import parcel_of, reply
