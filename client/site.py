@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from client.memory import (
@@ -26,16 +26,17 @@ from client.memory import (
     write_answer,
 )
 from client.policy import Policy
-from pasta_model.checkpoint import exchanged_layout, new_network, new_translator
+from client.weights import Weights
+from pasta_model.checkpoint import exchanged_layout
 from pasta_model.config import Scalar, Settings
 from pasta_model.data.clinical import SCHEMES, Moments, Standardisation, clinical_table
 from pasta_model.data.slabs import SlabLoader
 from pasta_model.data.store import SiteStore
 from pasta_model.diffusion.cycle import Translator
-from pasta_model.errors import ExchangeError, StaleWeightsError, StoreError
+from pasta_model.errors import StaleWeightsError, StoreError
 from pasta_model.exchange.contents import METRICS, Parcel, SiteReport, TrainReport, TrainTask
-from pasta_model.exchange.packing import pack, unpack
-from pasta_model.exchange.steps import Step, encode_step, walk
+from pasta_model.exchange.packing import pack
+from pasta_model.exchange.steps import Step, encode_step
 from pasta_model.exchange.vectors import Floats, Vector, digest, float_buffers, write_vector
 from pasta_model.network.parts import members
 from pasta_model.training import Place, make_optimizer, train_steps
@@ -97,6 +98,7 @@ class Site:
         self.layout = exchanged_layout(settings)
         self.sizes = float_buffers(self.layout)
         self.memory = Memory(run_folder(path, settings), self.layout)
+        self.weights = Weights(settings, self.memory)
         if settings.data.spacing != self.store.template.head.spacing:
             raise StoreError(
                 f"site {self.store.site} is prepared at {self.store.template.head.spacing} mm,"
@@ -116,15 +118,15 @@ class Site:
             train_subjects=self._subjects("train"),
             valid_subjects=self._subjects("valid"),
             moments=Moments.of(clinical_table(rows, self.scheme)).without_few(MIN_VALUES),
-            holds=self.memory.holds() or digest(self._initial().values()),
+            holds=self.weights.holds(),
         )
 
     def evaluate(self, task: TrainTask) -> Parcel:
         """Measure the received weights on the validation slabs."""
         start = time.monotonic()
-        buffers = dict(zip(self.sizes, self._walk(task), strict=True))
+        buffers = dict(zip(self.sizes, self.weights.walk(task), strict=True))
         _refuse_other(digest(buffers.values()), task)
-        translator = self._translator(buffers, task)
+        translator = self.weights.translator(buffers, task)
         mae, subjects = self._validate(translator, task), self._subjects("valid")
         return self._let_go(self._report(task, subjects, mae=mae, start=start).parcel())
 
@@ -137,9 +139,9 @@ class Site:
         if task.round == 0:
             self.memory.forget()
         with self.memory.keep(task) as work:
-            _refuse_other(write_vector(work / RECEIVED, self.layout, self._walk(task)), task)
+            _refuse_other(write_vector(work / RECEIVED, self.layout, self.weights.walk(task)), task)
             received = Vector(work / RECEIVED, self.layout)
-            translator = self._translator(dict(received.pieces()), task)
+            translator = self.weights.translator(dict(received.pieces()), task)
             mae = self._validate(translator, task)
             loss = self._train(translator, task, work)
             update = self._update(translator.network.state_dict(), received, task, work)
@@ -184,43 +186,6 @@ class Site:
         if codec != "float32":
             write_vector(work / REST, self.layout, left.values())
         return update
-
-    def _walk(self, task: TrainTask) -> Iterator[Floats]:
-        """Go from weights that the site has to those that it is asked about.
-
-        Raises
-        ------
-        StaleWeightsError
-            When it does not have the weights that the steps start from.
-        """
-        columns = len(self.scheme.columns)
-        if {len(task.standardisation.mean), len(task.standardisation.spread)} != {columns}:
-            raise ExchangeError(f"the standardisation does not have {columns} columns; use one scheme")
-        if not task.base:
-            return walk(None, task.steps, self.sizes)
-        held = self.memory.holding(task.base)
-        if held is not None:
-            return walk(held.pieces(), task.steps, self.sizes)
-        initial = self._initial()
-        if digest(initial.values()) != task.base:
-            raise StaleWeightsError(f"site {self.store.site} does not have the weights {task.base[:12]}")
-        return walk(initial.items(), task.steps, self.sizes)
-
-    def _initial(self) -> dict[str, Floats]:
-        """Return the shared weights that every site can make for itself from the seed."""
-        state = new_network(self.settings).state_dict()
-        return pack({slot.name: state[slot.name] for slot in self.layout.slots})
-
-    def _translator(self, buffers: Mapping[str, Floats], task: TrainTask) -> Translator:
-        """Put the network together: what was received, what is this site's own, what nobody trains."""
-        state = unpack(buffers, self.layout)
-        exchange = self.settings.exchange
-        if exchange.personal_parts or exchange.frozen_parts:
-            state = new_network(self.settings).state_dict() | state
-        earlier = self.memory.before(task.round)
-        if earlier is not None and (earlier / PERSONAL).is_file():
-            state |= load_file(earlier / PERSONAL)
-        return new_translator(self.settings, state)
 
     def _report(
         self,

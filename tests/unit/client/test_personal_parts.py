@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from client import site as site_module
+from client import weights as weights_module
 from client.site import Site
 from pasta_model.checkpoint import new_network
 from pasta_model.data.clinical import Standardisation
@@ -30,13 +30,13 @@ def settings(tmp_path: Path, make_settings, make_store):
 def used(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     """The weights of every network that is put together."""
     states: list[dict[str, Tensor]] = []
-    real = site_module.new_translator
+    real = weights_module.new_translator
 
     def note(settings, state):
         states.append({name: value.clone() for name, value in state.items()})
         return real(settings, state)
 
-    monkeypatch.setattr(site_module, "new_translator", note)
+    monkeypatch.setattr(weights_module, "new_translator", note)
     return states
 
 
