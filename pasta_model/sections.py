@@ -66,11 +66,17 @@ class NetworkSettings(Section):
     """The shape of an arm; `size` is the dial, `shape` overrides parts of it ("width 32, blocks 2").
 
     `base` is the published network: slabs of 15 slices, width 64, multipliers (1, 2, 3, 4).
+
+    Attributes
+    ----------
+    adapter_rank
+        Rank of the adapters beside the layers (`network/adapters.py`); 0: none.
     """
 
     size: Literal["tiny", "small", "base"] = "tiny"
     shape: str = ""
     clinical_both_directions: bool = False
+    adapter_rank: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

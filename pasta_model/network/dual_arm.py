@@ -10,6 +10,7 @@ from enum import Enum
 
 from torch import Tensor, nn
 
+from pasta_model.network.adapters import add_adapters
 from pasta_model.network.blocks import Conditions
 from pasta_model.network.unet import Arm
 from pasta_model.sections import NetworkSettings
@@ -47,6 +48,7 @@ class DualArm(nn.Module):
         both = settings.clinical_both_directions
         self.pet_arm = Arm(settings, clinical_values=clinical_values)
         self.mri_arm = Arm(settings, clinical_values=clinical_values if both else 0)
+        add_adapters(self, settings.adapter_rank)  # last: the seed gives the same weights beside them
 
     def denoiser(self, direction: Direction) -> Arm:
         """Return the arm that denoises the target of a direction."""

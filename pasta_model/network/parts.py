@@ -14,6 +14,7 @@ PARTS = {
     "clinical": r"\.clinical\.",  # what makes scale factors of the clinical vector
     "time": r"\.time\.",
     "attention": r"attention\.",
+    "adapters": r"\.adapter\.",  # branches of low rank beside layers (`network/adapters.py`)
     "stems": r"_arm\.stem\.",
     "heads": r"_arm\.head(_norm)?\.",
     "encoders": r"_arm\.(stem|down)\.",

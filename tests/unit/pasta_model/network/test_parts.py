@@ -13,7 +13,7 @@ from pasta_model.errors import ConfigError
 from pasta_model.network.parts import PARTS, members, part_names
 
 SHAPE = "slices 5, width 8, multipliers 1-2, blocks 1, attention 2, heads 2, groups 4, patch 1"
-ATTENTIVE = {"network__shape": SHAPE, "sampling__hop": 4}
+ATTENTIVE = {"network__shape": SHAPE, "sampling__hop": 4, "network__adapter_rank": 2}
 
 
 @pytest.fixture
@@ -34,6 +34,7 @@ def of_modules(settings: Settings) -> dict[str, set[str]]:
         found["clinical"] |= own if "clinical" in words else set()
         found["time"] |= own if "time" in words else set()
         found["attention"] |= own if re.search("attention", path) else set()
+        found["adapters"] |= own if "adapter" in words else set()
         found["stems"] |= own if place == "stem" else set()
         found["heads"] |= own if place in ("head", "head_norm") else set()
         found["encoders"] |= own if place in ("stem", "down") else set()
