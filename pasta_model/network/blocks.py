@@ -57,7 +57,12 @@ class Norm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, ...), returning float32."""
-        return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps)
+        x = x.float()
+        if torch.is_grad_enabled() and not x.requires_grad:
+            # After frozen layers: PyTorch's kernel for channels-last tensors on a CPU writes a gradient of its
+            # input that nobody wants, to nowhere, and the process is gone (2.13).
+            x = x.contiguous()
+        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class SmallNetwork(nn.Sequential):

@@ -177,3 +177,13 @@ def test_normalisation_is_float32_under_autocast() -> None:
         found = norm(x)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, F.group_norm(x.float(), 2), rtol=1e-6, atol=1e-6)
+
+
+def test_normalisation_after_frozen_layers_has_its_gradients() -> None:
+    """A CPU kernel of PyTorch's ends the process when such an input lies as channels-last."""
+    x, found = rand(2, 4, 6, 5), []
+    for layout in (torch.channels_last, torch.contiguous_format):
+        norm = randomise(Norm(2, 4))
+        norm(x.to(memory_format=layout)).square().sum().backward()
+        found.append((norm.weight.grad, norm.bias.grad))
+    torch.testing.assert_close(found[0], found[1])
