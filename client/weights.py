@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from safetensors.torch import load_file
 
 from client.memory import PERSONAL, Memory
-from pasta_model.checkpoint import new_network, new_translator
+from pasta_model.checkpoint import kept_layout, new_network, new_translator
 from pasta_model.config import Settings
 from pasta_model.data.clinical import SCHEMES
 from pasta_model.diffusion.cycle import Translator
@@ -62,8 +62,7 @@ class Weights:
     def translator(self, buffers: Mapping[str, Floats], task: TrainTask) -> Translator:
         """Put the network together: what was received, what is this site's own, what nobody trains."""
         state = unpack(buffers, self.layout)
-        exchange = self.settings.exchange
-        if exchange.personal_parts or exchange.frozen_parts:
+        if kept_layout(self.settings).slots:
             state = new_network(self.settings).state_dict() | state
         earlier = self.memory.before(task.round)
         if earlier is not None and (earlier / PERSONAL).is_file():

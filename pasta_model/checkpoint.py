@@ -24,7 +24,6 @@ from pasta_model.diffusion.schedule import Schedule
 from pasta_model.errors import CheckpointError, ConfigError
 from pasta_model.exchange.packing import Layout
 from pasta_model.files import atomic_path
-from pasta_model.network import parts
 from pasta_model.network.dual_arm import DualArm
 from pasta_model.placement import check_device, compute_dtype, memory_format, place
 from pasta_model.seeding import stream_seed
@@ -116,9 +115,14 @@ def network_layout(settings: Settings) -> Layout:
 def exchanged_layout(settings: Settings) -> Layout:
     """Return the layout of what sites and server exchange: all but the personal and the frozen parts."""
     whole = network_layout(settings)
+    return whole.only(settings.exchange.exchanged_names(slot.name for slot in whole.slots))
+
+
+def kept_layout(settings: Settings) -> Layout:
+    """Return the layout of what is not exchanged; often empty."""
+    whole = network_layout(settings)
     names = {slot.name for slot in whole.slots}
-    kept = settings.exchange.personal_parts + settings.exchange.frozen_parts
-    return whole.only(names - parts.members(names, kept))
+    return whole.only(names - settings.exchange.exchanged_names(names))
 
 
 def _network(settings: Settings) -> DualArm:
@@ -144,7 +148,7 @@ def new_translator(settings: Settings, state: Mapping[str, Tensor] | None = None
         network.load_state_dict(own, assign=True)
     dtype = compute_dtype(settings.training.dtype, settings.training.device)
     layout = memory_format(settings.training)
-    frozen = parts.members((n for n, _ in network.named_parameters()), settings.exchange.frozen_parts)
+    frozen = settings.exchange.frozen_names(n for n, _ in network.named_parameters())
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name not in frozen)
     return Translator(place(network, settings.training), Schedule(settings.diffusion), dtype, layout)

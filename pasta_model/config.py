@@ -62,6 +62,9 @@ class Settings(Section):
             raise ValueError("sampling.steps is larger than the trained timesteps up to sampling.start")
         if self.sampling.hop > self.network.slab_slices:
             raise ValueError("sampling.hop is larger than a slab: slices would be left out")
+        named = {*self.exchange.personal_parts, *self.exchange.frozen_parts, *self.exchange.trained_parts}
+        if "adapters" in named and not self.network.adapter_rank:
+            raise ValueError("exchange names adapters, and network.adapter-rank is 0: there are none")
         return self
 
     @property

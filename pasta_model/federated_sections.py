@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sections of the settings that are about many sites: rounds, aggregation, exchange, privacy."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pasta_model.network.parts import part_names
+from pasta_model.network.parts import members, part_names
 from pasta_model.sections import Positive, Section
 
 
@@ -110,6 +111,15 @@ class ExchangeSettings(Section):
         both = set(self.personal_parts) & set(self.frozen_parts)
         if both:
             raise ValueError(f"a part is personal or frozen, not both: {', '.join(sorted(both))}")
+        if self.trained_parts and self.frozen_parts:
+            raise ValueError("name the parts that are trained or those that are frozen, not both")
+        idle = set(self.personal_parts) - set(self.trained_parts)
+        if self.trained_parts and idle:
+            raise ValueError(
+                f"personal parts are among those trained; not trained: {', '.join(sorted(idle))}"
+            )
+        if self.trained_parts and set(self.trained_parts) == set(self.personal_parts):
+            raise ValueError("all that is trained is personal, and nothing is left to exchange")
         return self
 
     @property
@@ -119,8 +129,25 @@ class ExchangeSettings(Section):
 
     @property
     def frozen_parts(self) -> tuple[str, ...]:
-        """The frozen parts, one by one."""
+        """The frozen parts, one by one; see `frozen_names`."""
         return part_names(self.frozen)
+
+    @property
+    def trained_parts(self) -> tuple[str, ...]:
+        """The only parts that are trained, one by one; empty: all but the frozen."""
+        return part_names(self.trained)
+
+    def frozen_names(self, tensors: Iterable[str]) -> set[str]:
+        """Names of the tensors that nobody trains."""
+        names = set(tensors)
+        if self.trained_parts:
+            return names - members(names, self.trained_parts)
+        return members(names, self.frozen_parts)
+
+    def exchanged_names(self, tensors: Iterable[str]) -> set[str]:
+        """Names of the tensors that travel: neither frozen nor personal."""
+        names = set(tensors)
+        return names - self.frozen_names(names) - members(names, self.personal_parts)
 
 
 class PrivacySettings(Section):

@@ -59,8 +59,8 @@ class Norm(nn.GroupNorm):
         """Normalise (B, C, ...), returning float32."""
         x = x.float()
         if torch.is_grad_enabled() and not x.requires_grad:
-            # After frozen layers: PyTorch's kernel for channels-last tensors on a CPU writes a gradient of its
-            # input that nobody wants, to nowhere, and the process is gone (2.13).
+            # After frozen layers. PyTorch's kernel for channels-last tensors on a CPU writes the gradient of
+            # its input although nobody wants it, to nowhere, and the process is gone (2.13).
             x = x.contiguous()
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 

@@ -5,12 +5,15 @@ import re
 from collections.abc import Callable
 
 import pytest
+import torch
 from torch import nn
 
-from pasta_model.checkpoint import exchanged_layout, network_layout, new_network, new_translator
+from pasta_model.checkpoint import exchanged_layout, kept_layout, network_layout, new_network, new_translator
 from pasta_model.config import Settings
 from pasta_model.errors import ConfigError
+from pasta_model.network.dual_arm import Direction
 from pasta_model.network.parts import PARTS, members, part_names
+from pasta_model.training import make_optimizer
 
 SHAPE = "slices 5, width 8, multipliers 1-2, blocks 1, attention 2, heads 2, groups 4, patch 1"
 ATTENTIVE = {"network__shape": SHAPE, "sampling__hop": 4, "network__adapter_rank": 2}
@@ -87,6 +90,61 @@ def test_part_twice_or_both_personal_and_frozen(make_settings) -> None:
         make_settings(exchange__personal="norms, norms")
     with pytest.raises(ConfigError, match="personal or frozen, not both: norms"):
         make_settings(exchange__personal="norms, heads", exchange__frozen="norms")
+
+
+def test_trained_parts_leave_all_others_frozen(make_settings) -> None:
+    own = make_settings(**ATTENTIVE, exchange__trained="norms, adapters", exchange__personal="norms")
+    network = new_translator(own).network
+    names = dict(network.named_parameters())
+    assert {n for n, p in names.items() if p.requires_grad} == members(names, ["norms", "adapters"])
+    assert {s.name for s in exchanged_layout(own).slots} == members(names, ["adapters"])
+    assert {s.name for s in kept_layout(own).slots} == names.keys() - members(names, ["adapters"])
+
+
+def test_where_all_is_exchanged_nothing_is_kept(settings: Settings) -> None:
+    assert kept_layout(settings).slots == ()
+    assert exchanged_layout(settings) == network_layout(settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"trained": "norms", "frozen": "heads"}, "trained or those that are frozen, not both"),
+        ({"trained": "norms, heads", "personal": "heads, time, stems"}, "not trained: stems, time"),
+        ({"trained": "norms", "personal": "norms"}, "nothing is left to exchange"),
+        ({"trained": "norms, hats"}, r"\(not hats\)"),
+        ({"trained": "adapters"}, "network.adapter-rank is 0: there are none"),
+        ({"personal": "adapters"}, "network.adapter-rank is 0: there are none"),
+    ],
+)
+def test_impossible_choices_of_trained_parts(make_settings, changes: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_settings(**{f"exchange__{name}": value for name, value in changes.items()})
+
+
+@pytest.mark.parametrize("trained", [*(p for p in PARTS if p != "pet-arm"), "norms, adapters"])
+def test_each_part_can_be_trained_alone(make_settings, trained: str) -> None:
+    """The fused optimizer and channels-last kernels take whatever is left without a gradient."""
+    own = make_settings(**ATTENTIVE, exchange__trained=trained, training__channels_last=True)
+    translator = new_translator(own)
+    network = translator.network
+    optimizer = make_optimizer(network, own.training)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x = torch.randn(2, 5, 8, 12).to(memory_format=torch.channels_last)
+    for _ in range(2):  # zeros at the start let no gradient through
+        optimizer.zero_grad(set_to_none=True)
+        loss = torch.zeros(())
+        for direction in Direction:
+            told = torch.randn(2, 9) if direction is Direction.MRI_TO_PET else None
+            read = network.condition(x, direction=direction)
+            x0 = network.denoise(x, torch.tensor([3, 500]), read, told, direction=direction)
+            loss = loss + (x0 - 1).square().mean()
+        if not loss.requires_grad:
+            pytest.fail("nothing is trained")
+        loss.backward()
+        optimizer.step()
+    moved = {n for n, value in network.state_dict().items() if not torch.equal(value, before[n])}
+    assert moved <= members(before, part_names(trained))
 
 
 def test_what_is_exchanged_is_the_rest(make_settings, settings: Settings) -> None:
