@@ -36,6 +36,26 @@ class ClinicalScheme:
         """Length of the vector."""
         return len(self.columns) + len(self.flagged)
 
+    @property
+    def reference(self) -> "Standardisation":
+        """A public mean and spread of each column, of no hospital: a private run then shares no sums.
+
+        Any such numbers do, as long as all sites use the same and z-scores come to about 1.
+        """
+        mean, spread = ([REFERENCE[name][part] for name in self.columns] for part in (0, 1))
+        return Standardisation(tuple(mean), tuple(spread))
+
+
+REFERENCE: Mapping[str, tuple[float, float]] = {
+    "age": (73.0, 7.0),  # years at baseline, ADNI over all phases
+    "sex": (0.5, 0.5),  # 0 male, 1 female
+    "education": (16.0, 3.0),  # years
+    "mmse": (27.0, 3.0),  # of 30 points, CN, MCI and AD together
+    "adas13": (17.0, 10.0),  # of 85 points
+    "apoe4": (0.55, 0.65),  # alleles
+}
+"""Public reference, of no hospital: rounded figures as published of ADNI's baseline."""
+
 
 SCHEMES: Mapping[str, ClinicalScheme] = {
     "adni": ClinicalScheme(

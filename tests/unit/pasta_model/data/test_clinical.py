@@ -66,3 +66,32 @@ def test_pool_of_nothing_or_of_different_schemes() -> None:
         Moments.pool([])
     with pytest.raises(ExchangeError, match="different length"):
         Moments.pool([Moments.of(np.zeros((1, 2))), Moments.of(np.zeros((1, 3)))])
+
+
+def test_public_reference_has_each_column_of_each_scheme() -> None:
+    for scheme in SCHEMES.values():
+        scheme.reference.check(scheme)
+    assert SCHEMES["demographics"].reference == Standardisation((73.0, 0.5, 16.0), (7.0, 0.5, 3.0))
+    assert SCHEMES["none"].reference == Standardisation((), ())
+
+
+# CN, MCI, AD of ADNI's baseline, as published: share, mean, standard deviation.
+PUBLISHED = {
+    "age": [(0.35, 74, 6), (0.45, 73, 7.5), (0.2, 75, 8)],
+    "education": [(0.35, 16.4, 2.7), (0.45, 16.0, 2.8), (0.2, 15.3, 2.9)],
+    "mmse": [(0.35, 29.0, 1.1), (0.45, 27.4, 1.7), (0.2, 23.0, 2.6)],
+    "adas13": [(0.35, 8.9, 4.7), (0.45, 17.2, 6.6), (0.2, 30.0, 9.9)],
+    "apoe4": [(0.35, 0.31, 0.52), (0.45, 0.61, 0.68), (0.2, 0.85, 0.71)],
+}
+
+
+@pytest.mark.parametrize("column", PUBLISHED)
+def test_public_reference_is_near_a_memory_clinics_patients(column: str) -> None:
+    """Then z-scores are about 1, which is all that the network needs of it."""
+    share, mean, spread = np.array(PUBLISHED[column]).T
+    pooled = share @ mean
+    deviation = np.sqrt(share @ (spread**2 + (mean - pooled) ** 2))
+    scheme = SCHEMES["adni"]
+    at = scheme.columns.index(column)
+    assert abs(scheme.reference.mean[at] - pooled) < 0.25 * deviation
+    assert 0.8 < scheme.reference.spread[at] / deviation < 1.25
