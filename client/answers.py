@@ -32,8 +32,8 @@ def answer(
     run_config
         Flat settings of the run.
     node_config
-        Of this node: which sites it serves (see `local_sites`), its policy file, and the device on which
-        it trains, whatever the run says.
+        Of this node: which sites it serves (see `local_sites`), its policy file, its privacy ledger, and the
+        device on which it trains, whatever the run says.
 
     Raises
     ------
@@ -45,8 +45,10 @@ def answer(
     paths = local_sites(settings, node_config)
     policy = read_policy(Path(str(node_config["policy"]))) if "policy" in node_config else None
 
+    ledger = Path(str(node_config["ledger"])) if "ledger" in node_config else None
+
     def site(name: str) -> Site:
-        return Site(_path_of(name, paths), settings, policy)
+        return Site(_path_of(name, paths), settings, policy, ledger)
 
     def train(parcel: Parcel) -> Parcel:
         task = TrainTask.of(parcel)

@@ -20,7 +20,7 @@ class AuditLog(ChainedLog):
 
     error = AuditError
     unwritable = "nothing leaves until it can"
-    look = "Look with 'pasta-client audit'"
+    remedy = "see 'pasta-client audit'; keep the log and its head aside to begin another"
 
     def __init__(self, path: Path, *, site: str, consortium: str) -> None:
         super().__init__(path, whose=f"{consortium}\n{site}")

@@ -74,7 +74,7 @@ class ChainedLog:
 
     error: type[PastaError] = PastaError
     unwritable = "nothing is done until it can"
-    look = "find out who"
+    remedy = "keep it and its head aside to begin another"
 
     def __init__(self, path: Path, *, whose: str) -> None:
         self.path = path
@@ -159,7 +159,7 @@ class ChainedLog:
         if not head.announced or size < head.bytes or b"\n" in rest:
             raise self.error(
                 f"{self.path}: found {size} bytes where {head.bytes} were written; somebody changed the log."
-                f" {self.look}; keep it and {self._head.name} aside to begin another"
+                f" Look who it was; {self.remedy}"
             )
         with self._torn.open("ab") as aside:
             aside.write(rest + b"\n")
@@ -191,13 +191,11 @@ class ChainedLog:
             if self.path.exists() and self.path.stat().st_size:
                 raise self.error(
                     f"{self._head}: is missing, so nobody can say whether the log is whole; put it back, or"
-                    f" keep {self.path.name} aside to begin another"
+                    f" {self.remedy}"
                 ) from None
             return Head(0, 0, self.first)
         except (ValueError, TypeError) as error:
-            raise self.error(
-                f"{self._head}: is damaged; keep it and the log aside to begin another"
-            ) from error
+            raise self.error(f"{self._head}: is damaged; {self.remedy}") from error
 
     def _write_head(self, head: Head) -> None:
         temporary = self._head.with_name(self._head.name + ".partial")

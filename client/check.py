@@ -6,7 +6,16 @@ from functools import partial
 from pathlib import Path
 
 from client.checks.finding import Finding, look, tick
-from client.checks.house import AUDIT, POLICY, VERSIONS, check_audit, check_policy, check_versions
+from client.checks.house import (
+    AUDIT,
+    LEDGER,
+    POLICY,
+    VERSIONS,
+    check_audit,
+    check_ledger,
+    check_policy,
+    check_versions,
+)
 from client.checks.machine import (
     DEVICE,
     DISK,
@@ -59,6 +68,7 @@ def _checks(kit: Kit) -> Iterator[tuple[str, Callable[[], Iterator[Finding]]]]:
     yield NODE_KEY, partial(check_node_key, keys.node)
     yield SERVER, partial(check_server, _door(kit))
     yield VERSIONS, partial(check_versions, kit.versions)
+    yield LEDGER, partial(check_ledger, kit.guard.ledger, site.store, policy=kit.guard.policy)
     yield AUDIT, partial(check_audit, kit.guard.audit, site=site.name, consortium=site.consortium)
 
 

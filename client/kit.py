@@ -4,7 +4,7 @@
 import ssl
 import stat
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
@@ -81,6 +81,7 @@ class GuardSection(Section):
     policy: File
     approved: Place
     audit: Place
+    ledger: Place = Field(default=cast(Path, "privacy/ledger.jsonl"), validate_default=True)
     quarantine: Place
     port: Annotated[int, Field(ge=1, le=65535)] = 9094
 
@@ -117,8 +118,8 @@ class Kit(Section):
     @property
     def node_config(self) -> dict[str, bool | int | float | str]:
         """What the site's code is told by the site itself."""
-        told = {"site-store": str(self.site.store), "policy": str(self.guard.policy)}
-        return {**told, "device": self.run.device}
+        told = {"site-store": self.site.store, "policy": self.guard.policy, "ledger": self.guard.ledger}
+        return {**{name: str(path) for name, path in told.items()}, "device": self.run.device}
 
 
 def read_kit(path: Path, *, files: bool = True) -> Kit:

@@ -130,7 +130,12 @@ def combined_model(checkpoint: Checkpoint, store: Path, *, run: str = "") -> tup
 
 def run_folder(store: Path, settings: Settings, *, run: str = "") -> Path:
     """Where a site's memory of a run lies."""
-    return store / "state" / f"{run or settings.run.name}-{settings.digest()[:12]}"
+    return store / "state" / run_name(settings, run=run)
+
+
+def run_name(settings: Settings, *, run: str = "") -> str:
+    """Return the name of a run with what tells it from others of that name."""
+    return f"{run or settings.run.name}-{settings.digest()[:12]}"
 
 
 def write_answer(work: Path, task: TrainTask, answer: Parcel) -> None:

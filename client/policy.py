@@ -4,6 +4,7 @@
 Only the site writes this file. No setting of a run changes what is read from it.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from pydantic import Field
 from client.tables import read_table
 from pasta_model.config import Settings
 from pasta_model.errors import PolicyError, Problems
+from pasta_model.federated_sections import PrivacySettings
 from pasta_model.sections import Section
 
 Rule = Literal["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "median", "trimmed-mean"]
@@ -29,8 +31,10 @@ class Policy(Section):
         The site takes part only with at least so many training subjects.
     max_rounds
         A run may be set to at most so many rounds, and gets at most so many updates.
-    privacy_required, max_epsilon
-        Only runs with differential privacy on, and with at most this budget.
+    privacy_required
+        Only runs that protect every subject at the site itself (`privacy.unit = "subject"`).
+    max_epsilon, max_delta
+        What may be spent of a subject, by all private runs together, as the site's ledger counts it.
     metrics, metrics_min_subjects
         Which metrics may leave, and only where they cover so many subjects. Sums of a clinical column over
         fewer subjects stay, too.
@@ -43,6 +47,7 @@ class Policy(Section):
     max_rounds: Annotated[int, Field(ge=1)]
     privacy_required: bool = False
     max_epsilon: Annotated[float, Field(gt=0)] = 8.0
+    max_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     metrics: list[Metric]
     metrics_min_subjects: Annotated[int, Field(ge=1)]
     cross_evaluation: bool = False
@@ -72,11 +77,23 @@ class Policy(Section):
             problems.add(
                 f"{train_subjects} subjects train here; the policy wants at least {self.min_subjects}"
             )
-        if self.privacy_required:
-            problems.add("the policy wants differential privacy; this version's runs have none yet")
+        for problem in self._privacy_problems(settings.privacy):
+            problems.add(problem)
         if settings.federation.cross_evaluation and not self.cross_evaluation:
             problems.add("federation.cross-evaluation would show this site's updates to the other sites")
         problems.raise_if_any(PolicyError)
+
+    def _privacy_problems(self, privacy: PrivacySettings) -> Iterator[str]:
+        if privacy.unit != "subject":
+            if self.privacy_required:
+                yield f"privacy.unit is {privacy.unit!r}; the policy wants 'subject'"
+            return
+        if privacy.epsilon > self.max_epsilon:
+            yield f"privacy.epsilon is {privacy.epsilon:g}; the policy allows {self.max_epsilon:g}"
+        if privacy.delta > self.max_delta:
+            yield f"privacy.delta is {privacy.delta:g}; the policy allows {self.max_delta:g}"
+        if privacy.metrics == "open" and self.privacy_required:
+            yield "privacy.metrics is 'open', which nothing protects; the policy wants privacy"
 
     def refuse_more_rounds(self, trained: int) -> None:
         """Refuse to train once more in a run in which the site has trained as often as it may.

@@ -26,6 +26,7 @@ from client.memory import (
     write_answer,
 )
 from client.policy import Policy
+from client.private import Privacy, default_ledger
 from client.weights import Weights
 from pasta_model.checkpoint import exchanged_layout
 from pasta_model.config import Scalar, Settings
@@ -39,8 +40,8 @@ from pasta_model.exchange.packing import pack
 from pasta_model.exchange.steps import Step, encode_step
 from pasta_model.exchange.vectors import Floats, Vector, digest, float_buffers, write_vector
 from pasta_model.network.parts import members
-from pasta_model.training import Place, make_optimizer, train_steps
-from pasta_model.validation import validation_mae
+from pasta_model.privacy.plan import Plan
+from pasta_model.training import Place, make_optimizer
 
 MIN_VALUES = 5  # sums over fewer values of a column would tell the values
 
@@ -88,9 +89,17 @@ class Site:
         Of the run.
     policy
         What the site allows; None where nobody has set one, as in a simulation.
+    ledger
+        Its privacy ledger; by default beside the store.
     """
 
-    def __init__(self, path: Path, settings: Settings, policy: Policy | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        policy: Policy | None = None,
+        ledger: Path | None = None,
+    ) -> None:
         self.store = SiteStore(path)
         self.settings = settings
         self.policy = policy
@@ -99,6 +108,7 @@ class Site:
         self.sizes = float_buffers(self.layout)
         self.memory = Memory(run_folder(path, settings), self.layout)
         self.weights = Weights(settings, self.memory)
+        self.privacy = Privacy(self.store, settings, policy, ledger or default_ledger(path))
         if settings.data.spacing != self.store.template.head.spacing:
             raise StoreError(
                 f"site {self.store.site} is prepared at {self.store.template.head.spacing} mm,"
@@ -110,8 +120,12 @@ class Site:
             torch.set_num_threads(settings.training.threads)
 
     def report(self) -> SiteReport:
-        """Say what the site holds when it joins: counts and clinical sums, no rows."""
-        train = self.store.indices("train")
+        """Say what the site holds when it joins: counts and clinical sums, no rows.
+
+        Where the run protects subjects, the sums are zero: a public reference takes their place.
+        """
+        self.privacy.look()
+        train = [] if self.privacy.on else self.store.indices("train")
         rows = [self.store.entries[i].clinical for i in train]
         return SiteReport(
             site=self.store.site,
@@ -134,7 +148,13 @@ class Site:
         """Measure the received weights, train them on for the local steps, and answer with the difference."""
         known = self.memory.answer(task)
         if known is not None:
+            self.privacy.kept(task)
             return self._let_go(known)
+        with self.privacy.round(task) as plan:
+            return self._let_go(self._trained(task, plan))
+
+    def _trained(self, task: TrainTask, plan: Plan | None) -> Parcel:
+        """Train a round and keep its answer."""
         start = time.monotonic()
         if task.round == 0:
             self.memory.forget()
@@ -143,27 +163,23 @@ class Site:
             received = Vector(work / RECEIVED, self.layout)
             translator = self.weights.translator(dict(received.pieces()), task)
             mae = self._validate(translator, task)
-            loss = self._train(translator, task, work)
+            loss = self._train(translator, task, work, plan)
             update = self._update(translator.network.state_dict(), received, task, work)
             subjects = self._subjects("train")
             report = self._report(task, subjects, mae=mae, start=start, loss=loss, update=update)
-            answer = self._let_go(report.parcel())
+            answer = report.parcel()
             write_answer(work, task, answer)
         return answer
 
-    def _train(self, translator: Translator, task: TrainTask, work: Path) -> float:
+    def _train(self, translator: Translator, task: TrainTask, work: Path, plan: Plan | None) -> float:
         """Train, and keep in `work` what the next round needs."""
         optimizer = make_optimizer(translator.network, self.settings.training)
         earlier = self.memory.before(task.round)
         if earlier is not None:
             load_moments(earlier / MOMENTS, optimizer)
-        loss = train_steps(
-            translator,
-            self._loader("train", task.standardisation),
-            optimizer,
-            settings=self.settings,
-            place=Place(self.store.site, task.round),
-        )
+        loader = self._loader("train", task.standardisation)
+        place = Place(self.store.site, task.round)
+        loss = self.privacy.train(translator, loader, optimizer, place=place, plan=plan)
         save_moments(work / MOMENTS, optimizer)
         state = translator.network.state_dict()
         personal = members(state, self.settings.exchange.personal_parts)
@@ -193,17 +209,18 @@ class Site:
         subjects: int,
         *,
         start: float,
-        mae: float,
+        mae: float | None,
         loss: float | None = None,
         update: Step | None = None,
     ) -> TrainReport:
+        open_ = self.privacy.metrics == "open"
         return TrainReport(
             site=self.store.site,
             round=task.round,
             subjects=subjects,
-            train_loss=loss,
+            train_loss=loss if open_ else None,
             valid_mae=mae,
-            seconds=time.monotonic() - start,
+            seconds=time.monotonic() - start if open_ else None,
             update=update,
         )
 
@@ -216,10 +233,9 @@ class Site:
         kept = {name for name in METRICS if not self.policy.may_leave(name, subjects=covered[name])}
         return Parcel({n: value for n, value in answer.values.items() if n not in kept}, answer.arrays)
 
-    def _validate(self, translator: Translator, task: TrainTask) -> float:
+    def _validate(self, translator: Translator, task: TrainTask) -> float | None:
         split = "valid" if self.store.indices("valid") else "train"
-        loader = self._loader(split, task.standardisation)
-        return validation_mae(translator, loader, settings=self.settings)
+        return self.privacy.error(translator, self._loader(split, task.standardisation), task)
 
     def _loader(self, split: str, standardisation: Standardisation) -> SlabLoader:
         return SlabLoader(

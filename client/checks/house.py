@@ -7,9 +7,12 @@ from pathlib import Path
 
 from client.audit import AuditLog
 from client.checks.finding import Finding, cross, tick
+from client.ledger import Limit
 from client.policy import read_policy
+from client.private import open_ledger, persons
+from pasta_model.data.store import SiteStore
 
-POLICY, AUDIT, VERSIONS = "policy", "audit log", "versions"
+POLICY, AUDIT, LEDGER, VERSIONS = "policy", "audit log", "privacy ledger", "versions"
 
 
 def check_policy(path: Path) -> Iterator[Finding]:
@@ -22,11 +25,28 @@ def check_policy(path: Path) -> Iterator[Finding]:
     )
     if not policy.aggregations:
         yield cross(POLICY, "it allows no aggregation", f"name at least one in {path}")
-    elif policy.privacy_required:
-        advice = "set privacy-required = false, or wait for a version that offers it"
-        yield cross(POLICY, "it wants differential privacy, which this version does not offer", advice)
     else:
-        yield tick(POLICY, found)
+        private = f"; only private runs, epsilon {policy.max_epsilon:g} in all"
+        yield tick(POLICY, found + (private if policy.privacy_required else ""))
+
+
+def check_ledger(path: Path, store: Path, *, policy: Path) -> Iterator[Finding]:
+    """Look whether the privacy ledger is whole and about the people of the store."""
+    here = SiteStore(store)
+    ledger, allowed = open_ledger(path, here), read_policy(policy)
+    trained = persons(here, "train")
+    if trained and allowed.max_delta >= 1 / len(trained):
+        advice = f"set max-delta in {policy} below {1 / len(trained):.1g}"
+        found = f"max-delta {allowed.max_delta:g} is not below 1 / {len(trained)} subjects"
+        yield cross(LEDGER, found, advice)
+        return
+    if ledger.is_new:
+        yield tick(LEDGER, "empty so far: no private run was here")
+        return
+    limit = Limit(allowed.max_epsilon, allowed.max_delta)
+    spent = ledger.spent(trained, limit, accountant="prv")
+    found = f"epsilon {spent:.2f} of {limit.epsilon:g} is spent, delta {limit.delta:g}, unit subject"
+    yield tick(LEDGER, found)
 
 
 def check_audit(log: Path, *, site: str, consortium: str) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from pasta_model.errors import ExchangeError
 from pasta_model.exchange.contents import (
     EVALUATE,
     JOIN,
+    METRICS,
     SITES,
     TRAIN,
     NodeReport,
@@ -35,6 +36,7 @@ def check_departure(kind: str, parcel: Parcel, settings: Settings) -> None:
     ExchangeError
         When names, dtypes, shapes or sizes are not those of the type, or a number is not finite.
     """
+    _protected(kind, parcel, settings)
     if kind == SITES:
         NodeReport.of(parcel)
     elif kind == JOIN:
@@ -49,6 +51,20 @@ def check_departure(kind: str, parcel: Parcel, settings: Settings) -> None:
             raise ExchangeError("an answer to an evaluation holds weights")
     else:
         raise ExchangeError(f"messages of type {kind!r} are not exchanged")
+
+
+def _protected(kind: str, parcel: Parcel, settings: Settings) -> None:
+    """Refuse what a run that protects subjects has no mechanism for."""
+    if settings.privacy.unit != "subject":
+        return
+    covered = {"withheld": set[str](), "noised": {"valid-mae"}, "open": set(METRICS)}[
+        settings.privacy.metrics
+    ]
+    bare = sorted(parcel.values.keys() & set(METRICS) - covered)
+    if bare:
+        raise ExchangeError(f"{', '.join(bare)} would leave a private run, and no mechanism covers it")
+    if kind == JOIN and any(sums.any() for sums in parcel.arrays.values()):
+        raise ExchangeError("clinical sums would leave a private run; wanted zeros")
 
 
 def _site_report(report: SiteReport, settings: Settings) -> None:

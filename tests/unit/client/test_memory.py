@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from client import private as private_module
 from client import site as site_module
 from client.site import Site
 from pasta_model.errors import CheckpointError, StaleWeightsError
@@ -31,13 +32,13 @@ def lossy(settings, make_settings):
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rounds of every training that really happens."""
     rounds: list[int] = []
-    real = site_module.train_steps
+    real = private_module.train_steps
 
     def count(*arguments, place, **keywords):
         rounds.append(place.round)
         return real(*arguments, place=place, **keywords)
 
-    monkeypatch.setattr(site_module, "train_steps", count)
+    monkeypatch.setattr(private_module, "train_steps", count)
     return rounds
 
 
@@ -228,7 +229,7 @@ class TestKilled:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(site_module, place, killed)
+            patch.setattr(private_module if place == "train_steps" else site_module, place, killed)
             with pytest.raises(KeyboardInterrupt):
                 site(lossy).train(leader.task(1))
         assert files(lossy) == before

@@ -38,10 +38,23 @@ def test_every_reason_at_once(tmp_path: Path, make_settings) -> None:
         "aggregation.rule is 'fedyogi'; the policy allows fedavg, median",
         "federation.rounds is 4; the policy allows 3",
         "9 subjects train here; the policy wants at least 10",
-        "wants differential privacy",
+        "privacy.unit is 'none'; the policy wants 'subject'",
         "would show this site's updates to the other sites",
     ):
         assert line in said
+
+
+def test_private_run_within_the_budget(tmp_path: Path, make_settings) -> None:
+    policy = changed(tmp_path, privacy_required=True, max_epsilon=3.0, max_delta=1e-5)
+    private = {"privacy__unit": "subject", "federation__rounds": 3}
+    policy.refuse_run(make_settings(**private, privacy__epsilon=3.0, privacy__delta=1e-5), train_subjects=9)
+    with pytest.raises(PolicyError) as error:
+        policy.refuse_run(
+            make_settings(**private, privacy__epsilon=3.1, privacy__metrics="open"), train_subjects=9
+        )
+    assert "privacy.epsilon is 3.1; the policy allows 3" in str(error.value)
+    assert "privacy.delta is 0.0001; the policy allows 1e-05" in str(error.value)
+    assert "privacy.metrics is 'open', which nothing protects" in str(error.value)
 
 
 def test_limits_are_included(tmp_path: Path, make_settings) -> None:

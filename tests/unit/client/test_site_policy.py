@@ -75,7 +75,7 @@ def test_metric_over_too_few_subjects_stays(ask) -> None:
         ),
         ({"max_rounds": 1}, "federation.rounds is 2; the policy allows 1"),
         ({"min_subjects": 4}, "3 subjects train here; the policy wants at least 4"),
-        ({"privacy_required": True}, "differential privacy"),
+        ({"privacy_required": True}, "privacy.unit is 'none'; the policy wants 'subject'"),
     ],
     ids=["aggregation", "rounds", "subjects", "privacy"],
 )

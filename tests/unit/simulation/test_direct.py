@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import client.private
 import client.site
 from pasta_model.checkpoint import Checkpoint, load_checkpoint
 from pasta_model.config import Settings
@@ -112,7 +113,7 @@ def test_run_that_was_stopped_in_its_second_round_ends_with_the_same_weights(
     site: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed, _ = run("undisturbed", federation__rounds=3)
-    train_steps = client.site.train_steps
+    train_steps = client.private.train_steps
 
     def stop(*arguments: object, place: Place, **keywords: object) -> float:
         if (place.site, place.round) == (site, 1):
@@ -120,7 +121,7 @@ def test_run_that_was_stopped_in_its_second_round_ends_with_the_same_weights(
         return train_steps(*arguments, place=place, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(client.site, "train_steps", stop)
+        patch.setattr(client.private, "train_steps", stop)
         with pytest.raises(KeyboardInterrupt):
             run("stopped", federation__rounds=3)
     trained = []
@@ -129,7 +130,7 @@ def test_run_that_was_stopped_in_its_second_round_ends_with_the_same_weights(
         trained.append((place.round, place.site))
         return train_steps(*arguments, place=place, **keywords)
 
-    monkeypatch.setattr(client.site, "train_steps", count)
+    monkeypatch.setattr(client.private, "train_steps", count)
     stopped, _ = run("stopped", federation__rounds=3, run__resume=True)
     # Round 0 is not repeated; and alder, who had answered before birch stopped, gives its answer again.
     again = [(1, "alder")] if site == "alder" else []
@@ -153,7 +154,7 @@ def test_run_that_was_stopped_before_its_last_measurement_only_measures(
             run("stopped")
     last = undisturbed.with_name("stopped") / "last.safetensors"
     assert not last.exists()
-    monkeypatch.setattr(client.site, "train_steps", None)  # training again would be a TypeError
+    monkeypatch.setattr(client.private, "train_steps", None)  # training again would be a TypeError
     run("stopped", run__resume=True)
     assert equal(load_checkpoint(undisturbed / "last.safetensors"), load_checkpoint(last))
 

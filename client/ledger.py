@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site's privacy ledger: what was spent of whom, across rounds, runs and restarts.
+
+A chained file beside the store, so that preparing the data anew forgets nothing. It knows persons by keyed
+hashes: what counts is what was released about a *person*, whatever the run, the split or the data's version
+was. A release is reserved before it is made and noted after it is kept; what was reserved and never released,
+because a process was killed, may be used again for the very same task, and for nothing else.
+
+======================  =================================================================
+line                    says
+======================  =================================================================
+`opened`                site, key of the hashes
+`cohort`                the persons that later lines are about
+`plan`                  what a run will do here, before it has done anything
+`reserved`              so many steps of a mechanism, in a run and round; epsilon with them
+`released`              the answer of a reservation is kept and may leave
+======================  =================================================================
+"""
+
+import fcntl
+import hashlib
+import hmac
+import json
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.chain import Chain, ChainedLog, Entry
+from pasta_model.errors import BudgetError, PrivacyError
+from pasta_model.files import write_json
+from pasta_model.privacy.accounting import Accountant, Release, epsilon
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What may be spent of a person.
+
+    Attributes
+    ----------
+    run
+        Counts the releases of this run only; empty: all that is in the ledger.
+    """
+
+    epsilon: float
+    delta: float
+    run: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a message."""
+        return f"run {self.run}" if self.run else "the site's policy, over all runs"
+
+
+@dataclass(frozen=True)
+class Spending:
+    """A reserved line: a release, and whom it is about."""
+
+    identity: str
+    run: str
+    round: int
+    mechanism: str
+    cohort: str
+    release: Release
+    time: str
+
+
+class Ledger:
+    """The ledger of a site.
+
+    Parameters
+    ----------
+    path
+        The JSON lines, with a head beside them.
+    site
+        Whose it is.
+    witness
+        A small file in the store that remembers the ledger's last line, so that a ledger which was taken
+        away, or replaced by an older copy, is noticed.
+    """
+
+    def __init__(self, path: Path, *, site: str, witness: Path) -> None:
+        self.path = path
+        self.site = site
+        self._witness = witness
+        self._log = _LedgerLog(path, whose=f"privacy ledger\n{site}")
+        self._key = ""
+        self.cohorts: dict[str, frozenset[str]] = {}
+        self.plans: dict[str, Entry] = {}
+        self.spendings: list[Spending] = []
+        self._open = Counter[str]()  # reservations of a task that were not released
+        self._read()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was ever written."""
+        return not self._key
+
+    def open_for(self, persons: Sequence[str]) -> None:
+        """Make the ledger ready for the data of these persons: all that a site has.
+
+        Raises
+        ------
+        PrivacyError
+            When it is about other people.
+        """
+        if self.is_new:
+            self._append(
+                {"event": "opened", "format": FORMAT, "site": self.site, "key": secrets.token_hex(32)}
+            )
+            return
+        known = frozenset[str]().union(*self.cohorts.values())
+        if known and not known & self._tokens(persons):
+            raise PrivacyError(
+                f"{self.path}: the ledger of another data set: it is about {len(known)} persons, none of them"
+                f" among the {len(persons)} here; give this data set a ledger of its own"
+            )
+
+    def spent(
+        self, persons: Iterable[str], limit: Limit, *, more: Sequence[Release] = (), accountant: Accountant
+    ) -> float:
+        """Return the epsilon of the person of whom most was released, with `more` on top.
+
+        Releases compose person by person: a run that somebody was not in costs them nothing.
+        """
+        by_cohort: dict[str, list[Release]] = {}
+        for line in self.spendings:
+            if limit.run in ("", line.run):
+                by_cohort.setdefault(line.cohort, []).append(line.release)
+        tokens = self._tokens(persons)
+        histories = {frozenset(c for c in by_cohort if token in self.cohorts[c]) for token in tokens}
+        releases = ([*more, *(r for cohort in h for r in by_cohort[cohort])] for h in histories)
+        return max((epsilon(r, delta=limit.delta, accountant=accountant) for r in releases), default=0.0)
+
+    def note_plan(self, run: str, persons: Sequence[str], plan: Entry) -> None:
+        """Write down what a run will do here; nothing is spent."""
+        self._append({"event": "plan", "run": run, "cohort": self._cohort(persons), **plan})
+
+    def reserve(
+        self,
+        identity: str,
+        release: Release,
+        *,
+        run: str,
+        number: int,
+        mechanism: str,
+        persons: Sequence[str],
+        limits: Sequence[Limit],
+        accountant: Accountant,
+    ) -> None:
+        """Ask for a release before it is made; a reservation that was never used stands again.
+
+        Parameters
+        ----------
+        identity
+            Of the task: the same task is the same release.
+
+        Raises
+        ------
+        BudgetError
+            When it would exceed a limit; nothing was spent.
+        """
+        cohort = self._cohort(persons)
+        known = next((s for s in reversed(self.spendings) if s.identity == identity), None)
+        if known and self._open[identity] and (known.release, known.cohort) == (release, cohort):
+            return
+        costs = []
+        for limit in limits:
+            cost = self.spent(persons, limit, more=[release], accountant=accountant)
+            if cost > limit.epsilon:
+                before = self.spent(persons, limit, accountant=accountant)
+                raise BudgetError(
+                    f"site {self.site}: {limit.name}: epsilon {before:.3f} of {limit.epsilon:g} is spent"
+                    f" (unit subject, delta {limit.delta:g}), and with {mechanism} of round {number} it would"
+                    f" be {cost:.3f}; nothing was released. This site evaluates only from here on"
+                )
+            costs.append(cost)
+        told = {"run": run, "round": number, "mechanism": mechanism, "cohort": cohort}
+        figures = {"noise_multiplier": release.noise_multiplier, "sampling_rate": release.sampling_rate}
+        spent = {"steps": release.steps, "epsilon": [round(cost, 4) for cost in costs]}
+        self._append({"event": "reserved", "task": identity, **told, **figures, **spent})
+
+    def note_released(self, identity: str) -> None:
+        """Note that the answer of a task is kept; noting it twice changes nothing."""
+        if self._open[identity] > 0:
+            self._append({"event": "released", "task": identity})
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the ledger while a release is made.
+
+        Raises
+        ------
+        PrivacyError
+            When another process holds it.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self.path.with_name(self.path.name + ".busy").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise PrivacyError(
+                    f"{self.path}: another run trains on these data now; two at once cannot both be told what"
+                    " is left. Nothing was spent; wait until it is done"
+                ) from None
+            self._read()  # another process may have written since
+            yield
+
+    def _append(self, entry: Entry) -> None:
+        """Write a line, have the store remember it, and take it in."""
+        self._log.append(entry)
+        chain = self._log.verify()
+        self._witness.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_json(self._witness, {"lines": chain.lines, "hash": chain.hash})
+        self._take_in(entry)
+
+    def _read(self) -> None:
+        """Read all lines anew, when nobody has changed them.
+
+        Raises
+        ------
+        PrivacyError
+            When the chain is broken, or the store remembers lines that are not there.
+        """
+        chain, entries = self._log.verify(), list(self._log.entries())
+        self._refuse_changed(chain, entries)
+        self._key, self.cohorts, self.plans, self.spendings = "", {}, {}, []
+        self._open.clear()
+        for entry in entries:
+            self._take_in(entry)
+
+    def _refuse_changed(self, chain: Chain, entries: Sequence[Entry]) -> None:
+        if not chain.holds:
+            raise PrivacyError(f"{self.path}: line {chain.broken_line}: {chain.reason}; {self._log.remedy}")
+        if not self._witness.is_file():
+            return
+        try:
+            seen = json.loads(self._witness.read_text(encoding="utf-8"))
+            lines, last = int(seen["lines"]), str(seen["hash"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PrivacyError(f"{self._witness}: is damaged; {self._log.remedy}") from error
+        if lines > chain.lines or (lines and entries[lines - 1].get("hash") != last):
+            raise PrivacyError(
+                f"{self.path}: found {chain.lines} line(s), the store remembers {lines}: the ledger was taken"
+                f" away or replaced; {self._log.remedy}"
+            )
+
+    def _take_in(self, entry: Entry) -> None:
+        event = entry.get("event")
+        if event == "opened":
+            self._key = str(entry["key"])
+        elif event == "cohort":
+            self.cohorts[entry["cohort"]] = frozenset(entry["persons"])
+        elif event == "plan":
+            self.plans[entry["run"]] = entry
+        elif event == "reserved":
+            self._open[entry["task"]] += 1
+            self.spendings.append(_spending(entry))
+        elif event == "released":
+            self._open[entry["task"]] -= 1
+
+    def cohort_of(self, persons: Sequence[str]) -> str:
+        """Return the name of these persons together."""
+        return hashlib.sha256("\n".join(sorted(self._tokens(persons))).encode()).hexdigest()[:12]
+
+    def _cohort(self, persons: Sequence[str]) -> str:
+        """Return the name of these persons together; new ones get a line."""
+        name = self.cohort_of(persons)
+        if name not in self.cohorts:
+            told = {"event": "cohort", "cohort": name, "persons": sorted(self._tokens(persons))}
+            self._append(told)
+        return name
+
+    def _tokens(self, persons: Iterable[str]) -> frozenset[str]:
+        key = bytes.fromhex(self._key)
+        return frozenset(hmac.digest(key, p.encode(), "sha256").hex()[:20] for p in persons)
+
+
+class _LedgerLog(ChainedLog):
+    error = PrivacyError
+    unwritable = "nothing is released until it can"
+    remedy = "put it back from a copy: without it nobody can say what was spent. Nothing is released before"
+
+
+def _spending(entry: Entry) -> Spending:
+    release = Release(float(entry["noise_multiplier"]), float(entry["sampling_rate"]), int(entry["steps"]))
+    names = ("task", "run", "round", "mechanism", "cohort")
+    identity, run, number, mechanism, cohort = (entry[name] for name in names)
+    return Spending(identity, run, number, mechanism, cohort, release, str(entry.get("time", "")))
