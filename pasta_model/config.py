@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -34,6 +34,7 @@ from pasta_model.sections import (
 )
 
 Scalar: TypeAlias = bool | int | float | str
+MEANS = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad")  # rules that take the sites' mean
 
 
 class Settings(Section):
@@ -53,18 +54,9 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        table = range(0, self.diffusion.num_train_timesteps, self.diffusion.timestep_stride)
-        if self.sampling.steps > len(table):
-            raise ValueError("sampling.steps is larger than the table of trained timesteps")
-        if self.sampling.start and self.sampling.start not in table:
-            raise ValueError("sampling.start is not one of the trained timesteps")
-        if self.sampling.start and table.index(self.sampling.start) + 1 < self.sampling.steps:
-            raise ValueError("sampling.steps is larger than the trained timesteps up to sampling.start")
-        if self.sampling.hop > self.network.slab_slices:
-            raise ValueError("sampling.hop is larger than a slab: slices would be left out")
-        named = {*self.exchange.personal_parts, *self.exchange.frozen_parts, *self.exchange.trained_parts}
-        if "adapters" in named and not self.network.adapter_rank:
-            raise ValueError("exchange names adapters, and network.adapter-rank is 0: there are none")
+        lines = [*_sampling_misfits(self), *_exchange_misfits(self), *_site_privacy_misfits(self)]
+        if lines:
+            raise ValueError("\n".join(lines))
         return self
 
     @property
@@ -96,6 +88,45 @@ class Settings(Section):
             k: v for k, v in self.flat().items() if k not in _NOT_SHAPING and not k.startswith("sampling.")
         }
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+def _sampling_misfits(s: Settings) -> Iterator[str]:
+    table = range(0, s.diffusion.num_train_timesteps, s.diffusion.timestep_stride)
+    if s.sampling.steps > len(table):
+        yield "sampling.steps is larger than the table of trained timesteps"
+    if s.sampling.start and s.sampling.start not in table:
+        yield "sampling.start is not one of the trained timesteps"
+    elif s.sampling.start and table.index(s.sampling.start) + 1 < s.sampling.steps:
+        yield "sampling.steps is larger than the trained timesteps up to sampling.start"
+    if s.sampling.hop > s.network.slab_slices:
+        yield "sampling.hop is larger than a slab: slices would be left out"
+
+
+def _exchange_misfits(s: Settings) -> Iterator[str]:
+    named = {*s.exchange.personal_parts, *s.exchange.frozen_parts, *s.exchange.trained_parts}
+    if "adapters" in named and not s.network.adapter_rank:
+        yield "exchange names adapters, and network.adapter-rank is 0: there are none"
+
+
+def _site_privacy_misfits(s: Settings) -> Iterator[str]:
+    """Say what would break the promise that one site moves the result by no more than its clipped 1/n."""
+    if s.privacy.unit != "site":
+        return
+    if s.aggregation.shares != "equal":
+        yield (
+            "privacy.unit = 'site' wants aggregation.shares = 'equal' (the equal-weights rule): a site of a"
+            f" larger share would be protected less; found {s.aggregation.shares!r}"
+        )
+    if s.aggregation.rule not in MEANS:
+        yield (
+            f"privacy.unit = 'site' wants a mean as aggregation.rule ({', '.join(MEANS)}): clipping does not"
+            f" bound how far one site moves a {s.aggregation.rule}"
+        )
+    if s.federation.cross_evaluation:
+        yield (
+            "privacy.unit = 'site' rules out federation.cross-evaluation: it sends every site's update,"
+            " without noise, to all the others"
+        )
 
 
 _NOT_SHAPING = {
@@ -222,7 +253,8 @@ def _validated(nested: Mapping[str, Any], problems: Problems) -> Settings:
         settings = Settings.model_validate(nested)
     except ValidationError as error:
         for detail in error.errors():
-            problems.add(_line(detail))
+            for line in _line(detail).split("\n"):
+                problems.add(line)
         settings = None
     problems.raise_if_any(ConfigError)
     assert settings is not None, "a failed validation has at least one problem"

@@ -76,6 +76,34 @@ class TestRefusals:
         assert "sampling.noise 'slab' needs sampling.fusion 'end'" in refused(sampling__noise="slab")
         assert "timestep-stride" in refused(**{"diffusion.timestep-stride": 1001})
 
+    def test_all_that_does_not_fit_together_at_once(self) -> None:
+        said = lines_of(refused(sampling__steps=101, sampling__hop=16))
+        assert [line.split(" ")[0] for line in said] == ["sampling.steps", "sampling.hop"]
+
+    def test_site_as_the_unit_of_privacy_wants_equal_weights_a_mean_and_no_cross_evaluation(self) -> None:
+        said = lines_of(
+            refused(
+                **{
+                    "privacy.unit": "site",
+                    "aggregation.rule": "median",
+                    "federation.cross-evaluation": True,
+                }
+            )
+        )
+        assert len(said) == 3
+        assert "aggregation.shares = 'equal' (the equal-weights rule)" in said[0]
+        assert "wants a mean as aggregation.rule (fedavg, fedavgm, fedadam, fedyogi, fedadagrad)" in said[1]
+        assert "rules out federation.cross-evaluation" in said[2]
+
+    @pytest.mark.parametrize("rule", ["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"])
+    def test_every_mean_of_equal_shares_may_protect_sites(self, rule: str) -> None:
+        fitting = {"privacy.unit": "site", "aggregation.shares": "equal", "aggregation.rule": rule}
+        assert settings_from_flat(fitting).privacy.unit == "site"
+
+    def test_where_people_are_the_unit_shares_and_rules_are_free(self) -> None:
+        free = {"aggregation.rule": "median", "federation.cross-evaluation": True}
+        assert settings_from_flat({"privacy.unit": "subject", **free}).aggregation.shares == "subjects"
+
     def test_all_at_once(self) -> None:
         message = refused(
             **{
