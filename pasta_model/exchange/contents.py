@@ -11,22 +11,21 @@ type           direction   content
 `Invitation`   site in     the site that is asked to join
 `SiteReport`   site out    site's name, subjects a split, sums of clinical columns,
                            digest of the shared weights that it holds
-`TrainTask`    site in     site, round, standardisation, steps to the global weights
+`TrainTask`    site in     site, round, standardisation, steps to the global weights;
+                           in a run that starts from a model, once, the parts of it
+                           that are not exchanged
 `TrainReport`  site out    difference of the weights after local steps, subjects,
                            and of three metrics those that the site lets go
 `Refusal`      site out    a code and a reference; the text stays in the site's log
 =============  ==========  =======================================================
 """
 
-import re
 from dataclasses import dataclass
-from typing import Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Self
 
 from pasta_model.data.clinical import Moments, Standardisation
 from pasta_model.errors import ExchangeError
+from pasta_model.exchange.fields import count, digest, finite, floats, number, text
 from pasta_model.exchange.packing import Buffers
 from pasta_model.exchange.steps import Step
 
@@ -63,7 +62,7 @@ class NodeReport:
         names = parcel.values["sites"]
         if not isinstance(names, list):
             raise ExchangeError(f"found {names!r} in a message, wanted a list of names")
-        return cls(tuple(_text(name) for name in names))
+        return cls(tuple(text(name) for name in names))
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Invitation:
     def of(cls, parcel: Parcel) -> Self:
         """Unpack and check."""
         _exactly(parcel, {"site"}, set())
-        return cls(_text(parcel.values["site"]))
+        return cls(text(parcel.values["site"]))
 
 
 @dataclass(frozen=True)
@@ -117,15 +116,15 @@ class SiteReport:
         """Unpack and check."""
         _exactly(parcel, {"site", "train-subjects", "valid-subjects", "holds"}, {"count", "total", "squares"})
         v, a = parcel.values, parcel.arrays
-        _finite(a)
+        finite(a)
         if any(sums.dtype.kind not in "iuf" for sums in a.values()):
             raise ExchangeError("clinical sums are no numbers")
         return cls(
-            _text(v["site"]),
-            _count(v["train-subjects"]),
-            _count(v["valid-subjects"]),
+            text(v["site"]),
+            count(v["train-subjects"]),
+            count(v["valid-subjects"]),
             Moments(a["count"], a["total"], a["squares"]),
-            _digest(v["holds"]),
+            digest(v["holds"]),
         )
 
 
@@ -139,6 +138,11 @@ class TrainTask:
         SHA-256 of the weights that the steps start from; empty: from zero, the weights are sent whole.
     target
         SHA-256 of the weights that the steps lead to.
+    start
+        SHA-256 of what is not exchanged, as a run has it that starts from a model; empty where a site can
+        make it from the seed, or all is exchanged.
+    rest
+        What is not exchanged, for a site that does not have it.
     """
 
     site: str
@@ -147,6 +151,13 @@ class TrainTask:
     base: str
     target: str
     steps: tuple[Step, ...]
+    start: str = ""
+    rest: Step | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights on the wire."""
+        return sum(step.nbytes for step in (*self.steps, *([self.rest] if self.rest else [])))
 
     def parcel(self) -> Parcel:
         """Pack for the wire; tasks with the same steps share their arrays."""
@@ -157,27 +168,44 @@ class TrainTask:
             "spread": list(self.standardisation.spread),
             "base": self.base,
             "target": self.target,
+            "start": self.start,
             "codecs": [step.codec for step in self.steps],
         }
         arrays = {f"{i:02d}/{n}": a for i, step in enumerate(self.steps) for n, a in step.arrays.items()}
+        if self.rest is not None:
+            arrays |= {f"rest/{n}": a for n, a in self.rest.arrays.items()}
         return Parcel(values, arrays)
 
     @classmethod
     def of(cls, parcel: Parcel) -> Self:
         """Unpack and check; the steps are checked against the network's layout when they are decoded."""
-        _exactly(parcel, {"site", "round", "mean", "spread", "base", "target", "codecs"}, None)
+        _exactly(parcel, {"site", "round", "mean", "spread", "base", "target", "start", "codecs"}, None)
         v = parcel.values
-        standardisation = Standardisation(_floats(v["mean"]), _floats(v["spread"]))
+        standardisation = Standardisation(floats(v["mean"]), floats(v["spread"]))
         if not isinstance(v["codecs"], list) or not v["target"]:
             raise ExchangeError("a task names no codecs or no target")
-        steps = tuple(Step(_text(name), {}) for name in v["codecs"])
+        steps, rest = tuple(Step(text(name), {}) for name in v["codecs"]), Step("float32", {})
         for name, array in parcel.arrays.items():
-            number, _, buffer = name.partition("/")
-            if not number.isdecimal() or int(number) >= len(steps):
+            step, _, buffer = name.partition("/")
+            if step == "rest":
+                rest.arrays[buffer] = array
+            elif not step.isdecimal() or int(step) >= len(steps):
                 raise ExchangeError(f"a task holds an array {name!r} of no step")
-            steps[int(number)].arrays[buffer] = array
-        base, target = _digest(v["base"]), _digest(v["target"])
-        return cls(_text(v["site"]), _count(v["round"]), standardisation, base, target, steps)
+            else:
+                steps[int(step)].arrays[buffer] = array
+        base, target, start = (digest(v[name]) for name in ("base", "target", "start"))
+        if rest.arrays and not start:
+            raise ExchangeError("a task holds parts that are not exchanged, without their SHA-256")
+        return cls(
+            text(v["site"]),
+            count(v["round"]),
+            standardisation,
+            base,
+            target,
+            steps,
+            start,
+            rest if rest.arrays else None,
+        )
 
 
 METRICS = ("train-loss", "valid-mae", "seconds")
@@ -222,15 +250,15 @@ class TrainReport:
         """Unpack and check: exact names, finite numbers."""
         optional = parcel.values.keys() & {*METRICS, "codec"}
         _exactly(parcel, {"site", "round", "subjects"} | optional, None)
-        _finite(parcel.arrays)
+        finite(parcel.arrays)
         v = parcel.values
         if ("codec" in v) != bool(parcel.arrays):
             raise ExchangeError("an answer holds weights without their codec, or a codec without weights")
-        loss, mae, seconds = (_number(v[name]) if name in v else None for name in METRICS)
+        loss, mae, seconds = (number(v[name]) if name in v else None for name in METRICS)
         if min(mae or 0.0, seconds or 0.0) < 0:
             raise ExchangeError("an answer holds a negative error or time; wanted at least 0")
-        update = Step(_text(v["codec"]), parcel.arrays) if "codec" in v else None
-        return cls(_text(v["site"]), _count(v["round"]), _count(v["subjects"]), loss, mae, seconds, update)
+        update = Step(text(v["codec"]), parcel.arrays) if "codec" in v else None
+        return cls(text(v["site"]), count(v["round"]), count(v["subjects"]), loss, mae, seconds, update)
 
 
 @dataclass(frozen=True)
@@ -252,39 +280,3 @@ def _exactly(parcel: Parcel, values: set[str], arrays: set[str] | None) -> None:
         raise ExchangeError(f"a message holds {sorted(found)}, wanted {sorted(values)}")
     if arrays is not None and set(parcel.arrays) != arrays:
         raise ExchangeError(f"a message holds arrays {sorted(parcel.arrays)}, wanted {sorted(arrays)}")
-
-
-def _finite(arrays: dict[str, NDArray[Any]]) -> None:
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ExchangeError(f"array {name!r} holds NaN or infinity; wanted finite numbers")
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ExchangeError(f"found {value!r} in a message, wanted a name")
-    return value
-
-
-def _digest(value: Value) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}|", value):
-        raise ExchangeError(f"found {value!r} in a message, wanted a SHA-256")
-    return value
-
-
-def _count(value: Value) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ExchangeError(f"found {value!r} in a message, wanted a count")
-    return value
-
-
-def _number(value: Value) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise ExchangeError(f"found {value!r} in a message, wanted a finite number")
-    return float(value)
-
-
-def _floats(value: Value) -> tuple[float, ...]:
-    if not isinstance(value, list):
-        raise ExchangeError(f"found {value!r} in a message, wanted a list of numbers")
-    return tuple(_number(v) for v in value)

@@ -31,6 +31,8 @@ EXAMPLES = [
     TrainTask("A", 3, Standardisation((70.5, 0.5), (7.0, 0.5)), BASE, TARGET, (SMALL, STEP, SMALL)),
     TrainTask("A", 0, Standardisation((), ()), "", TARGET, (STEP,)),
     TrainTask("A", 0, Standardisation((), ()), TARGET, TARGET, ()),
+    TrainTask("A", 2, Standardisation((), ()), BASE, TARGET, (SMALL,), BASE),
+    TrainTask("A", 0, Standardisation((), ()), "", TARGET, (STEP,), BASE, STEP),
     TrainReport("A", 3, 12, 1.5, 0.2, 9.75, SMALL),
     TrainReport("A", 3, 12, None, None, None, STEP),
     TrainReport("A", 3, 0, None, 0.2, 9.75, None),
@@ -101,6 +103,17 @@ def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
     task = TrainTask("A", 0, Standardisation((value,), (1.0,)), "", TARGET, (STEP,))
     with pytest.raises(ExchangeError, match="finite"):
         TrainTask.of(task.parcel())
+
+
+def test_parts_that_are_not_exchanged_come_with_their_digest() -> None:
+    parcel = TrainTask("A", 0, Standardisation((), ()), "", TARGET, (STEP,), BASE, STEP).parcel()
+    with pytest.raises(ExchangeError, match="without their SHA-256"):
+        TrainTask.of(Parcel(parcel.values | {"start": ""}, parcel.arrays))
+
+
+def test_bytes_of_a_task_are_those_of_its_steps_and_of_the_rest() -> None:
+    task = TrainTask("A", 0, Standardisation((), ()), "", TARGET, (STEP, SMALL), BASE, STEP)
+    assert task.nbytes == 12 + 9 + 12 == sum(a.nbytes for a in task.parcel().arrays.values())
 
 
 def test_metric_that_is_kept_back_is_not_in_the_message() -> None:
