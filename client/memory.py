@@ -149,6 +149,7 @@ def task_key(task: TrainTask) -> str:
     """SHA-256 of what a task asks; not of the way by which its weights came."""
     s = task.standardisation
     asked = [task.site, task.round, task.target, list(s.mean), list(s.spread)]
+    asked += [task.start] if task.start else []
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
