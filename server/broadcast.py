@@ -29,8 +29,8 @@ class Broadcast:
 
         The same base gives the same arrays, so that the transport converts and keeps them once.
         """
-        if self._number == 0 and holds:
-            return self._made[self.target]  # every site makes the initial weights from the seed
+        if self._number == 0 and holds and self._folder.from_seed:
+            return self._made[self.target]  # every site makes them itself
         if holds not in self._made:
             self._made[holds] = self._chain(holds) or self._whole()
         return self._made[holds]

@@ -24,7 +24,6 @@ from pasta_model.checkpoint import (
     exchanged_layout,
     load_checkpoint,
     network_layout,
-    new_network,
     save_checkpoint,
 )
 from pasta_model.config import Settings
@@ -40,6 +39,7 @@ from pasta_model.files import (
     write_json,
     write_text,
 )
+from server.start import KeptParts
 
 KEPT_ROUNDS = 2
 KEPT_STEPS = 4  # a site that missed fewer rounds gets the steps instead of all weights
@@ -99,6 +99,12 @@ class RunFolder:
         self.path = Path(settings.run.output)
         self.layout = exchanged_layout(settings)
         self.sizes = float_buffers(self.layout)
+        self.kept = KeptParts(self.path, settings)
+
+    @property
+    def from_seed(self) -> bool:
+        """Whether every site can make the weights that the run starts from."""
+        return not self.settings.run.initial
 
     def set_aside(self) -> None:
         """Move an earlier run out of the way; nothing finished is overwritten."""
@@ -183,7 +189,7 @@ class RunFolder:
             with atomic_path(self.path / target) as temporary:
                 shutil.copyfile(path, temporary)
             return
-        whole = {**new_network(self.settings).state_dict(), **load_checkpoint(path).state}
+        whole = {**self.kept.state(), **load_checkpoint(path).state}
         checkpoint = Checkpoint(whole, self.settings, progress.standardisation, number)
         save_checkpoint(self.path / target, checkpoint)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pasta_model import checkpoint
-from server import members, records, rounds, watch, wire
+from server import members, records, rounds, start, watch, wire
 from server.records import Progress
 from server.rounds import Federation
 from server.wire import GridPost
@@ -25,7 +25,7 @@ VERSION = cache(version)
 @pytest.fixture(autouse=True)
 def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the server train one matrix, and wait for milliseconds where it waits for seconds."""
-    for module in (rounds, records):
+    for module in (rounds, start):
         monkeypatch.setattr(module, "new_network", lambda settings: OneMatrix())
     for name in ("network_layout", "exchanged_layout"):
         monkeypatch.setattr(records, name, lambda settings: LAYOUT)

@@ -62,6 +62,7 @@ class Kept:
     """The folder of a run after seven rounds: each step adds UNIT to every weight."""
 
     sizes: ClassVar = {"float32.000": 600, "float32.001": 400}
+    from_seed = True
 
     def __init__(self, first: int = 4, codec: str = "int8") -> None:
         self.first = first
