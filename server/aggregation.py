@@ -46,6 +46,12 @@ def capped_shares(subjects: Mapping[str, int], *, cap: float) -> dict[str, float
             del free[site]
 
 
+def equal_shares(sites: Iterable[str]) -> dict[str, float]:
+    """Return the same share for every site, whatever it brings: there is nothing to cap."""
+    names = list(sites)
+    return {site: 1 / len(names) for site in names}
+
+
 def combined(
     updates: Iterable[tuple[str, Floats]], shares: Mapping[str, float], settings: AggregationSettings
 ) -> Floats:
@@ -58,13 +64,24 @@ def combined(
     if settings.rule == "trimmed-mean":
         stack = np.stack([values for _, values in updates])
         return np.asarray(stats.trim_mean(stack, settings.trim, axis=0), np.float32)
+    return weighted_sum(updates, shares).astype(np.float32)
+
+
+def weighted_sum(updates: Iterable[tuple[str, Floats]], weights: Mapping[str, float]) -> NDArray[np.float64]:
+    """Add the sites' updates, each times its weight, in float64; one is held at a time.
+
+    Raises
+    ------
+    ExchangeError
+        When there is none.
+    """
     total: NDArray[np.float64] | None = None
     for site, values in updates:
-        part = shares[site] * values.astype(np.float64)
+        part = weights[site] * values.astype(np.float64)
         total = part if total is None else total + part
     if total is None:
         raise ExchangeError("no site's update arrived; nothing to average")
-    return total.astype(np.float32)
+    return total
 
 
 STATES = {"fedavgm": ("momentum",), "fedadam": ("momentum", "second")}

@@ -63,6 +63,8 @@ class Members:
         self.invited = invited
         self.watch = watch
         self.joined: dict[str, Member] = {}
+        # Not kept on disk: after a restart a site is asked once more, and its own ledger knows the answer.
+        self.spent: set[str] = set()  # have no privacy budget left to train with
         self._asked: dict[str, float] = {}  # when a site that did not join may be asked again
         self._served: dict[int, tuple[str, ...]] = {}  # what a node said that it serves
 
@@ -70,6 +72,18 @@ class Members:
     def training(self) -> dict[str, Member]:
         """Those that train."""
         return {n: m for n, m in self.joined.items() if n not in self.settings.federation.held_out_sites}
+
+    @property
+    def able(self) -> dict[str, Member]:
+        """Those that train and have privacy budget left."""
+        return {name: member for name, member in self.training.items() if name not in self.spent}
+
+    def enough_can_train(self) -> bool:
+        """Whether as many sites as a round needs have budget left; those that have come since count."""
+        wanted = self.settings.federation.min_sites
+        if len(self.able) < wanted:
+            self.refresh()
+        return len(self.able) >= wanted
 
     def gather(self) -> None:
         """Wait for the invited sites, at least for enough of them, and ask each what it holds.
@@ -105,10 +119,10 @@ class Members:
             )
 
     def present(self) -> dict[str, Member]:
-        """Return the training members that can be reached now."""
+        """Return the members that can train and can be reached now."""
         self.refresh()
         nodes = self.post.nodes()
-        return {name: member for name, member in self.training.items() if member.node in nodes}
+        return {name: member for name, member in self.able.items() if member.node in nodes}
 
     def refresh(self) -> None:
         """Look where the sites are now, and let those join that have come since."""

@@ -50,7 +50,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One line of the history; dictionaries are by site, and hold no site that kept a number back."""
+    """One line of the history; dictionaries are by site, and hold no site that kept a number back.
+
+    Attributes
+    ----------
+    epsilon
+        What the run has spent up to here, where the server adds the noise.
+    """
 
     round: int
     loss: Mapping[str, float]
@@ -62,6 +68,7 @@ class RoundRecord:
     seconds: float
     bytes_down: Mapping[str, int]
     bytes_up: Mapping[str, int]
+    epsilon: float | None = None
 
     @property
     def bytes(self) -> int:

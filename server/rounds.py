@@ -6,23 +6,24 @@ row of a table or a subject's name.
 """
 
 import logging
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 
 from pasta_model.checkpoint import new_network
 from pasta_model.config import Settings
 from pasta_model.data.clinical import Moments
-from pasta_model.errors import ExchangeError, FederationError, StaleWeightsError
-from pasta_model.exchange.contents import EVALUATE, TRAIN, Parcel, TrainReport, TrainTask
+from pasta_model.errors import FederationError
 from pasta_model.exchange.packing import pack
 from pasta_model.exchange.vectors import write_vector
-from server.aggregation import capped_shares
+from server.aggregation import capped_shares, equal_shares
 from server.broadcast import Broadcast
-from server.cross import Way, cross_evaluate
+from server.cross import cross_evaluate
 from server.invitations import invitations
-from server.members import Member, Members
-from server.records import AVERAGE, MASTER, REFERENCE, Progress, RunFolder
+from server.members import Members
+from server.noise import Normals, secure_normals
+from server.privacy import site_noise
+from server.questions import Questions
+from server.records import AVERAGE, BEST, MASTER, REFERENCE, Progress, RunFolder
 from server.spool import Spool
 from server.tally import Tally
 from server.update import close_round
@@ -42,14 +43,23 @@ class Federation:
         The way to the nodes.
     settings
         Of the run.
+    normals
+        Draws the noise where sites are the unit of privacy; tests alone bring their own.
+
+    Raises
+    ------
+    PrivacyError
+        When the run cannot be as private as it says; nobody has been asked for anything.
     """
 
-    def __init__(self, post: Post, settings: Settings) -> None:
-        self.post = post
+    def __init__(self, post: Post, settings: Settings, *, normals: Normals = secure_normals) -> None:
+        invited = invitations(settings)
         self.settings = settings
+        self.noise = site_noise(settings, sites=invited.sites, normals=normals)
         self.folder = RunFolder(settings)
         self.watch = Watch(self.folder.path, settings)
-        self.members = Members(post, settings, invitations(settings), self.watch)
+        self.members = Members(post, settings, invited, self.watch)
+        self.questions = Questions(post, settings, folder=self.folder, members=self.members, watch=self.watch)
 
     def run(self) -> Progress:
         """Run all rounds that are left.
@@ -57,13 +67,15 @@ class Federation:
         Raises
         ------
         FederationError
-            When too few sites join, or a round gets too few answers for longer than `federation.patience`.
+            When too few sites join, a round gets too few answers for longer than `federation.patience`, or
+            no site has privacy budget for the first one.
         """
         try:
             progress = self._resumed() or self._begun()
-            while progress.next_round < self.settings.federation.rounds:
-                self._round(progress)
-            self._finish(progress)
+            self._tell_noise(progress)
+            while progress.next_round < self.settings.federation.rounds and self._round(progress):
+                pass
+            self._finish(progress, why=self._ended_early(progress))
         except Exception as error:
             self.watch.stands("failed", why=str(error))
             raise
@@ -97,116 +109,50 @@ class Federation:
         self.watch.event("started", sites=sorted(self.members.joined))
         return progress
 
-    def _round(self, progress: Progress) -> None:
-        """One round: 1. send, 2. spool the answers, 3. aggregate, 4. keep. Too few answers: again."""
+    def _round(self, progress: Progress) -> bool:
+        """One round: 1. send, 2. spool the answers, 3. aggregate, 4. keep. False: no budget is left."""
         number, start = progress.next_round, time.monotonic()
-        end, attempt = None, 0
-        while True:
-            attempt += 1
-            spool = Spool.empty(self.folder.answers(number), self.folder.sizes)
-            tally = self._attempt(progress, spool)
-            if len(spool.norms) >= self.settings.federation.min_sites:
-                break
-            end = end or time.monotonic() + self.settings.federation.patience
-            self._wait(number, tally, len(spool.norms), end, seconds=min(2.0**attempt, LONGEST_WAIT))
+        answers = self._answers(progress)
+        if answers is None:
+            return False
+        spool, tally, attempts = answers
         shares = self._shares(spool.norms)
         self._compare(progress, tally.mae)
         with self.folder.completing(progress, number + 1) as work:
-            close_round(self.folder, progress, spool, shares, work)
-            seconds = time.monotonic() - start
-            record = tally.record(number, shares, seconds, spool.norms)
+            close_round(self.folder, progress, spool, shares, work, noise=self.noise)
+            seconds, spent = time.monotonic() - start, self._spent(progress)
+            record = tally.record(number, shares, seconds, spool.norms, epsilon=spent)
             progress.history.append(record)
         self.folder.publish_best(progress)
         self.watch.round(number, seconds, tally.scalars() | {"seconds": seconds, "MB": record.bytes / 1e6})
-        self.watch.event("round done", round=number, attempts=attempt, sites=sorted(spool.norms))
+        self.watch.event("round done", round=number, attempts=attempts, sites=sorted(spool.norms))
         logger.info("round %d of %d done", number + 1, self.settings.federation.rounds)
+        return True
 
-    def _attempt(self, progress: Progress, spool: Spool) -> Tally:
-        """Ask every site that is there to train; spool what can be used."""
-        tally, number = Tally(), progress.next_round
-        present = self.members.present()
-        for name in self.members.training.keys() - present.keys():
-            tally.failures[name] = "not connected"
-            self.watch.site(name, "absent")
-        self.watch.stands("training", round=number, asked=sorted(present))
-        broadcast = Broadcast(self.folder, number, progress.target)
-        stale = self._ask(present, progress, broadcast, spool, tally)
-        if stale:  # they hold something else than we thought: once more, with all the weights
-            for name in stale:
-                self.members.now_holds(name, "")
-            again = {name: self.members.joined[name] for name in stale}
-            self._ask(again, progress, broadcast, spool, tally)
-        for name, why in spool.far_out(self.settings.aggregation.norm_factor, usual=_usual(progress)).items():
-            spool.drop(name)
-            self._reject(name, number, why, tally)
-        return tally
+    def _answers(self, progress: Progress) -> tuple[Spool, Tally, int] | None:
+        """Ask until enough sites have answered: what they sent, and in which attempt.
 
-    def _ask(
-        self,
-        asked: Mapping[str, Member],
-        progress: Progress,
-        broadcast: Broadcast,
-        spool: Spool,
-        tally: Tally,
-    ) -> list[str]:
-        """Send the task to sites and take in their answers; return those whose weights are stale."""
-        tasks, stale = {}, []
-        for name, member in asked.items():
-            base, steps = broadcast.for_holder(member.holds)
-            task = TrainTask(
-                name, progress.next_round, progress.standardisation, base, progress.target, steps
-            )
-            tasks[name] = (member.node, task.parcel())
-            tally.down[name] = tally.down.get(name, 0) + sum(step.nbytes for step in steps)
-            self.watch.site(name, "asked", round=progress.next_round)
-        for name, answer in self.post.ask(tasks, TRAIN):
-            report = self._checked(answer, name, progress.next_round)
-            try:
-                if isinstance(report, TrainReport):
-                    if report.update is None:
-                        raise ExchangeError("it sent no update")
-                    spool.add(name, report.update)
-            except ExchangeError as error:
-                report = str(error)
-            if isinstance(report, str):
-                if asked[name].holds and _is_stale(report):
-                    stale.append(name)
-                self._reject(name, progress.next_round, report, tally)
-                continue
-            assert report.update is not None
-            tally.note(name, report)
-            tally.up[name] = report.update.nbytes
-            self.members.now_holds(name, progress.target)
-            self.watch.answered(name, report.update.nbytes, tally.down[name])
-            self.watch.site(name, "answered", round=progress.next_round)
-        return stale
-
-    def _reject(self, name: str, number: int, why: str, tally: Tally) -> None:
-        tally.fail(name, why)
-        logger.warning("round %d: nothing from site %s: %s", number, name, why)
-        self.watch.site(name, "failed", round=number, why=why)
-
-    def _checked(self, answer: Parcel | str, name: str, number: int) -> TrainReport | str:
-        """Unpack an answer; a bad one is a reason, not the end of the round."""
-        if isinstance(answer, str):
-            return answer
-        member = self.members.joined[name].report
-        try:
-            report = TrainReport.of(answer)
-        except ExchangeError as error:
-            return str(error)
-        if (report.site, report.round) != (name, number):
-            return f"answered for site {report.site!r}, round {report.round}"
-        if report.update is not None and report.update.codec != self.settings.exchange.uplink:
-            return f"sent weights as {report.update.codec}, wanted {self.settings.exchange.uplink}"
-        if report.update is not None and report.subjects != member.train_subjects:
-            return f"claims {report.subjects:,} subjects, joined with {member.train_subjects:,}"
-        return report
+        Too few answers: again. None when fewer sites than a round needs have privacy budget left: waiting
+        for them would not help.
+        """
+        number, wanted = progress.next_round, self.settings.federation.min_sites
+        end, attempt = None, 0
+        while self.members.enough_can_train():
+            attempt += 1
+            spool = Spool.empty(self.folder.answers(number), self.folder.sizes)
+            tally = self.questions.train(progress, spool)
+            if len(spool.norms) >= wanted:
+                return spool, tally, attempt
+            if self.members.enough_can_train():
+                end = end or time.monotonic() + self.settings.federation.patience
+                self._wait(number, tally, len(spool.norms), end, seconds=min(2.0**attempt, LONGEST_WAIT))
+        return None
 
     def _wait(self, number: int, tally: Tally, usable: int, end: float, *, seconds: float) -> None:
         """Wait before a round is repeated, until enough sites are there; give up when patience is over."""
         wanted = self.settings.federation.min_sites
-        waited_for = dict.fromkeys(self.members.missing(), "has not joined") | tally.failures
+        failed = {name: why for name, why in tally.failures.items() if name not in self.members.spent}
+        waited_for = dict.fromkeys(self.members.missing(), "has not joined") | failed
         reasons = "; ".join(f"{name}: {why}" for name, why in sorted(waited_for.items()))
         logger.warning("round %d came to too few answers and is repeated; %s", number, reasons)
         self.watch.stands("waiting for sites", waiting_for=sorted(waited_for))
@@ -218,52 +164,77 @@ class Federation:
         while len(self.members.present()) < wanted and time.monotonic() < end:
             time.sleep(WAIT_SECONDS)
 
-    def _finish(self, progress: Progress) -> None:
+    def _ended_early(self, progress: Progress) -> str:
+        """Say why the run ends before its last round; empty when it does not."""
+        number, names = progress.next_round, ", ".join(sorted(self.members.spent))
+        if number == self.settings.federation.rounds:
+            return ""
+        if number == 0:
+            raise FederationError(
+                f"nothing was trained: the privacy budgets of {names} are spent, and"
+                f" {len(self.members.able)} site(s) can train, wanted at least"
+                f" {self.settings.federation.min_sites}; 'pasta-client budget' shows a site what is left"
+            )
+        why = f"ended after round {number}: the privacy budgets of {names} are spent"
+        logger.warning("%s", why)
+        self.watch.event("ended early", round=number, spent=sorted(self.members.spent), why=why)
+        return why
+
+    def _finish(self, progress: Progress, *, why: str) -> None:
         """Measure the last model, which no round has measured yet, and keep best and last."""
         start, number = time.monotonic(), progress.next_round
         self.watch.stands("measuring the last model", round=number)
         self.members.refresh()
-        tally = self._measure(
+        tally = self.questions.measure(
             progress, progress.target, Broadcast(self.folder, number, progress.target).for_holder
         )
         self._compare(progress, {n: v for n, v in tally.mae.items() if n in self.members.training})
         self.folder.publish_best(progress)
+        if progress.best_round < 0:  # nobody tells an error: no model is known to be better than the last
+            self.folder.publish(progress, REFERENCE, BEST, number=number)
         shares = self._shares(self.members.training)
         seconds = time.monotonic() - start
-        progress.history.append(tally.record(number, shares, seconds))
+        progress.history.append(tally.record(number, shares, seconds, epsilon=self._spent(progress)))
         self.watch.round(number, seconds, tally.scalars())
         if self.settings.federation.cross_evaluation:
-            cross_evaluate(self.folder, number - 1, lambda t, way: self._measure(progress, t, way).mae)
+            cross_evaluate(
+                self.folder, number - 1, lambda t, way: self.questions.measure(progress, t, way).mae
+            )
         self.folder.finish(progress)
-        self.watch.stands("finished", round=number)
-        logger.info("best model: after %d rounds, SUVR error %.4f", progress.best_round, progress.best_mae)
+        self.watch.stands("finished", round=number, why=why)
+        if progress.best_round < 0:
+            logger.info("best model: the last, after %d rounds; no site told an error", number)
+        else:
+            logger.info(
+                "best model: after %d rounds, SUVR error %.4f", progress.best_round, progress.best_mae
+            )
 
-    def _measure(self, progress: Progress, target: str, way: Way) -> Tally:
-        """Have all sites, the held-out ones too, measure weights; `way` leads there from what they hold."""
-        number, nodes, joined = progress.next_round, self.post.nodes(), self.members.joined
-        asked = {name: member.holds for name, member in joined.items() if member.node in nodes}
-        tally = Tally(failures=dict.fromkeys(joined.keys() - asked.keys(), "not connected"))
-        while asked:
-            tasks, stale = {}, {}
-            for name, holds in asked.items():
-                base, steps = way(holds)
-                task = TrainTask(name, number, progress.standardisation, base, target, steps)
-                tasks[name] = (joined[name].node, task.parcel())
-                tally.down[name] = tally.down.get(name, 0) + sum(step.nbytes for step in steps)
-            for name, answer in self.post.ask(tasks, EVALUATE):
-                report = self._checked(answer, name, number)
-                if isinstance(report, str) or report.update is not None:
-                    why = report if isinstance(report, str) else "sent weights that nobody asked for"
-                    if asked[name] and _is_stale(why):
-                        stale[name] = ""  # it is asked once more, with all the weights
-                    self._reject(name, number, why, tally)
-                else:
-                    tally.note(name, report)
-            asked = stale
-        return tally
+    def _tell_noise(self, progress: Progress) -> None:
+        """Say how much noise the mean will get, loudly when it will drown."""
+        if self.noise is None:
+            return
+        sites, values = len(self.members.training), sum(self.folder.sizes.values())
+        drowns, said = self.noise.forecast(sites=sites, values=values)
+        logger.log(logging.WARNING if drowns else logging.INFO, "%s", said)
+        self.watch.event("noise", sites=sites, values=values, drowns=drowns, said=said)
+        self._spent(progress)
+
+    def _spent(self, progress: Progress) -> float | None:
+        """Return epsilon after the rounds that are closed, and show it; None where the server adds no noise.
+
+        A round that was closed, killed and closed again counts once: its first result lay in a folder
+        without a name and went with it, so that nobody has ever seen it. Only what is kept is ever sent.
+        """
+        if self.noise is None:
+            return None
+        spent = self.noise.spent(progress.next_round)
+        self.watch.spent(spent, self.settings.privacy)
+        return spent
 
     def _shares(self, sites: Mapping[str, object]) -> dict[str, float]:
-        """Return each site's share by its subjects, capped."""
+        """Return each site's share: all the same, or by its subjects, capped."""
+        if self.settings.aggregation.shares == "equal":
+            return equal_shares(sites)
         subjects = {n: self.members.joined[n].report.train_subjects for n in sites}
         return capped_shares(subjects, cap=self.settings.federation.weight_cap)
 
@@ -283,13 +254,3 @@ class Federation:
     def _mean(self, values: Mapping[str, float], sites: Sequence[str]) -> float:
         shares = self._shares(dict.fromkeys(sites))
         return sum(shares[name] * values[name] for name in sites)
-
-
-def _usual(progress: Progress) -> float:
-    """Return how long updates were in the last round."""
-    norms = progress.history[-1].norms.values() if progress.history else ()
-    return statistics.median_low(norms) if norms else 0.0
-
-
-def _is_stale(why: str) -> bool:
-    return StaleWeightsError.__name__ in why

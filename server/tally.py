@@ -48,8 +48,10 @@ class Tally:
         shares: Mapping[str, float],
         seconds: float,
         norms: Mapping[str, float] | None = None,
+        *,
+        epsilon: float | None = None,
     ) -> RoundRecord:
-        """Return the line of the history."""
+        """Return the line of the history; `epsilon` is what all rounds up to this one have spent."""
         return RoundRecord(
             round=number,
             loss=_sorted(self.loss),
@@ -61,6 +63,7 @@ class Tally:
             seconds=seconds,
             bytes_down=dict(sorted(self.down.items())),
             bytes_up=dict(sorted(self.up.items())),
+            epsilon=epsilon,
         )
 
 

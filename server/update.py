@@ -10,12 +10,19 @@ from pasta_model.exchange.packing import Buffers
 from pasta_model.exchange.steps import Step
 from pasta_model.exchange.vectors import vector_writer
 from server.aggregation import Floats, combined, moving_average, optimizer_state, server_step
+from server.privacy import SiteNoise
 from server.records import AVERAGE, MASTER, REFERENCE, Progress, RunFolder, StoredStep
 from server.spool import Spool
 
 
 def close_round(
-    folder: RunFolder, progress: Progress, spool: Spool, shares: Mapping[str, float], work: Path
+    folder: RunFolder,
+    progress: Progress,
+    spool: Spool,
+    shares: Mapping[str, float],
+    work: Path,
+    *,
+    noise: SiteNoise | None = None,
 ) -> None:
     """Write the vectors of the next round into `work`, the step to them, and move `progress` on.
 
@@ -25,6 +32,10 @@ def close_round(
         x' = step(x, u);  q = encode(x' - r);  r' = r + decode(q)
 
     What encoding loses stays in x' - r' and is part of the next round's difference: error feedback.
+
+    Where whole sites are private, u is their clipped mean with noise, and no line after it sees a site's
+    update: whatever is computed from u is post-processing, which costs no privacy. The optimizer's memory and
+    the moving average only ever saw earlier u, and each of those is paid for.
     """
     number, settings = progress.next_round, folder.settings
     names = optimizer_state(settings.aggregation)
@@ -37,7 +48,8 @@ def close_round(
         files = (*before, *(f"{n}.safetensors" for n in names))
         out = {n: stack.enter_context(vector_writer(work / n, folder.layout, about)) for n in files}
         for buffer in folder.sizes:
-            update = combined(spool.buffers(buffer), shares, settings.aggregation)
+            sent = spool.buffers(buffer)
+            update = noise.mean(sent, spool.norms) if noise else combined(sent, shares, settings.aggregation)
             known: dict[str, Floats] = {n: vector[buffer] for n, vector in states.items()}
             master, kept = server_step(
                 before[MASTER][buffer], update, known, settings=settings.aggregation, number=number

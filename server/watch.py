@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pasta_model.config import Settings
+from pasta_model.federated_sections import PrivacySettings
 from pasta_model.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,12 @@ class Watch:
         """Say how a site stands."""
         self._status["sites"].setdefault(name, {}).update({"state": state, "since": time.time(), **facts})
         self.event(f"site {state}", site=name, **facts)
+        self._write()
+
+    def spent(self, epsilon: float, settings: PrivacySettings) -> None:
+        """Say what the run has spent, where the server adds the noise; each site knows its own otherwise."""
+        budget = {"epsilon": settings.epsilon, "delta": settings.delta}
+        self._status["privacy"] = {"unit": settings.unit, "spent": epsilon, **budget}
         self._write()
 
     def answered(self, name: str, received: int, sent: int) -> None:

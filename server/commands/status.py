@@ -63,6 +63,11 @@ def headline(status: dict[str, Any], *, now: float) -> list[str]:
         # The median: a round that waited for a site says little about the next.
         seconds = sorted(past)[len(past) // 2] * left
         lines.append(f"about {_duration(seconds)} to go ({_duration(sorted(past)[len(past) // 2])} a round)")
+    if privacy := status.get("privacy"):
+        lines.append(
+            f"privacy of every {privacy['unit']}: epsilon {privacy['spent']:.2f} of {privacy['epsilon']:g}"
+            f" spent, delta {privacy['delta']:g}"
+        )
     if status["waiting_for"]:
         lines.append(f"waiting for: {', '.join(status['waiting_for'])}")
     if status.get("why"):
@@ -111,7 +116,9 @@ def rounds(run: Run) -> None:
         raise FederationError(f"{run}: no history.jsonl here; give the run's output folder") from error
     except ValueError as error:
         raise FederationError(f"{run}: history.jsonl is damaged ({error})") from error
-    table = Table("round", "sites", "mean loss", "mean SUVR error", "seconds", "MB", "missing")
+    private = any(record.get("epsilon") is not None for record in records)
+    columns = ("epsilon",) if private else ()
+    table = Table("round", "sites", "mean loss", "mean SUVR error", "seconds", "MB", *columns, "missing")
     for record in records:
         loss, mae = record["loss"].values(), record["valid_mae"].values()
         table.add_row(
@@ -121,6 +128,7 @@ def rounds(run: Run) -> None:
             f"{sum(mae) / len(mae):.4f}" if mae else "-",
             f"{record['seconds']:.1f}",
             f"{record['bytes'] / 1e6:.1f}",
+            *([f"{record['epsilon']:.2f}"] if private else []),
             escape("; ".join(f"{name}: {why}" for name, why in record["failures"].items())),
         )
     Console().print(table)

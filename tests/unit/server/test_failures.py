@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from pasta_model.checkpoint import load_checkpoint
 from pasta_model.errors import FederationError
 from pasta_model.exchange.contents import Parcel
 from tests.support.grid import InProcessGrid
@@ -139,7 +140,7 @@ def test_site_that_keeps_back_its_numbers_is_averaged_all_the_same(run) -> None:
     assert first.failures == {}
 
 
-def test_nobody_tells_the_error_and_the_run_has_no_best_model(run) -> None:
+def test_nobody_tells_the_error_and_the_last_model_is_the_best_that_is_known(run) -> None:
     def silent(message: Message, reply: Message) -> Message:
         if message.metadata.message_type not in ("train", "evaluate"):
             return reply
@@ -151,7 +152,8 @@ def test_nobody_tells_the_error_and_the_run_has_no_best_model(run) -> None:
     progress, folder = run(tamper=silent)
     assert weight(folder / "last.safetensors") == 14.0
     assert progress.best_round == -1
-    assert not (folder / "model.safetensors").exists()
+    assert weight(folder / "model.safetensors") == 14.0
+    assert load_checkpoint(folder / "model.safetensors").round == 2
 
 
 def test_too_few_answers_end_the_run_and_say_why(run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pasta_model.checkpoint import load_checkpoint
 from pasta_model.errors import CheckpointError
 from pasta_model.exchange import packing
 from pasta_model.exchange.contents import TrainTask
-from server import records, rounds, update
+from server import questions, records, update
 from server.records import RunFolder
 from server.spool import Spool
 from tests.support.sites import Sites, parcel_of, weight
@@ -85,8 +85,8 @@ PLACES: dict[str, tuple[object, str, int, bool]] = {
     "in the middle of an old round's going": (files.shutil, "rmtree", 9, True),
     "after old rounds went": (records, "remove_folder", 2, False),
     "after a round": (RunFolder, "write_history", 3, False),
-    "before the last measurement": (rounds.Federation, "_measure", 1, True),
-    "after the last measurement": (rounds.Federation, "_measure", 1, False),
+    "before the last measurement": (questions.Questions, "measure", 1, True),
+    "after the last measurement": (questions.Questions, "measure", 1, False),
     "at the very end": (RunFolder, "finish", 1, True),
     "after the end": (RunFolder, "finish", 1, False),
 }
