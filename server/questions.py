@@ -67,12 +67,12 @@ class Questions:
         asked = {name: member.holds for name, member in joined.items() if member.node in nodes}
         tally = Tally(failures=dict.fromkeys(joined.keys() - asked.keys(), "not connected"))
         while asked:
-            tasks, stale = {}, {}
+            tasks, stale, kept = {}, {}, self.folder.kept.offer()
             for name, holds in asked.items():
                 base, steps = way(holds)
-                task = TrainTask(name, number, progress.standardisation, base, target, steps)
+                task = TrainTask(name, number, progress.standardisation, base, target, steps, *kept(holds))
                 tasks[name] = (joined[name].node, task.parcel())
-                tally.down[name] = tally.down.get(name, 0) + sum(step.nbytes for step in steps)
+                tally.down[name] = tally.down.get(name, 0) + task.nbytes
             for name, answer in self.post.ask(tasks, EVALUATE):
                 report = self._checked(answer, name, number)
                 if isinstance(report, str) or report.update is not None:
@@ -94,14 +94,13 @@ class Questions:
         tally: Tally,
     ) -> list[str]:
         """Send the task to sites and take in their answers; return those whose weights are stale."""
-        tasks, stale = {}, []
+        tasks, stale, kept = {}, [], self.folder.kept.offer()
         for name, member in asked.items():
             base, steps = broadcast.for_holder(member.holds)
-            task = TrainTask(
-                name, progress.next_round, progress.standardisation, base, progress.target, steps
-            )
+            told = progress.next_round, progress.standardisation, base, progress.target, steps
+            task = TrainTask(name, *told, *kept(member.holds))
             tasks[name] = (member.node, task.parcel())
-            tally.down[name] = tally.down.get(name, 0) + sum(step.nbytes for step in steps)
+            tally.down[name] = tally.down.get(name, 0) + task.nbytes
             self.watch.site(name, "asked", round=progress.next_round)
         for name, answer in self.post.ask(tasks, TRAIN):
             report = self._checked(answer, name, progress.next_round)

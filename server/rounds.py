@@ -9,9 +9,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
-from pasta_model.checkpoint import new_network
 from pasta_model.config import Settings
-from pasta_model.data.clinical import Moments
 from pasta_model.errors import FederationError
 from pasta_model.exchange.packing import pack
 from pasta_model.exchange.vectors import write_vector
@@ -25,6 +23,7 @@ from server.privacy import site_noise
 from server.questions import Questions
 from server.records import AVERAGE, BEST, MASTER, REFERENCE, Progress, RunFolder
 from server.spool import Spool
+from server.start import standardisation_of, start_of
 from server.tally import Tally
 from server.update import close_round
 from server.watch import Watch
@@ -94,18 +93,19 @@ class Federation:
 
     def _begun(self) -> Progress:
         """Gather the sites and write down where the run starts from."""
+        start = start_of(self.settings)  # what cannot be used costs no site anything
         self.folder.set_aside()
         self.members.gather()
         self.folder.start()
-        # Sites share sums, never rows; the pooled mean and spread go back to all of them.
-        moments = Moments.pool([m.report.moments for _, m in sorted(self.members.training.items())])
-        progress = Progress(0, moments.standardisation(), "")
-        state = new_network(self.settings).state_dict()
+        # Sites share sums, never rows; the mean and spread go back to all of them.
+        moments = [m.report.moments for _, m in sorted(self.members.training.items())]
+        progress = Progress(0, standardisation_of(start, self.settings, moments), "")
         layout, about = self.folder.layout, self.folder.metadata(progress, 0)
-        start = pack({slot.name: state[slot.name] for slot in layout.slots})
+        shared = pack({slot.name: start.state[slot.name] for slot in layout.slots})
+        self.folder.kept.write(start)
         with self.folder.completing(progress, 0) as work:
             for name in (MASTER, REFERENCE, AVERAGE):
-                progress.target = write_vector(work / name, layout, start.values(), metadata=about)
+                progress.target = write_vector(work / name, layout, shared.values(), metadata=about)
         self.watch.event("started", sites=sorted(self.members.joined))
         return progress
 

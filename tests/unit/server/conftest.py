@@ -25,8 +25,7 @@ VERSION = cache(version)
 @pytest.fixture(autouse=True)
 def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the server train one matrix, and wait for milliseconds where it waits for seconds."""
-    for module in (rounds, start):
-        monkeypatch.setattr(module, "new_network", lambda settings: OneMatrix())
+    monkeypatch.setattr(start, "new_network", lambda settings: OneMatrix())
     for name in ("network_layout", "exchanged_layout"):
         monkeypatch.setattr(records, name, lambda settings: LAYOUT)
     monkeypatch.setattr(checkpoint, "version", VERSION)
