@@ -8,6 +8,7 @@ import typer
 
 from client.commands.approve import approve
 from client.commands.audit import audit
+from client.commands.budget import budget
 from client.commands.check import check
 from client.commands.combine import combine
 from client.commands.start import start
@@ -25,6 +26,7 @@ app.command()(check)
 app.command()(approve)
 app.command()(start)
 app.command()(audit)
+app.command()(budget)
 app.command()(combine)
 
 

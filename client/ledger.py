@@ -25,48 +25,15 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from client.chain import Chain, ChainedLog, Entry
+from client.chain import Chain, Entry
+from client.spending import LedgerLog, Limit, Spending, spending_of
 from pasta_model.errors import BudgetError, PrivacyError
 from pasta_model.files import write_json
 from pasta_model.privacy.accounting import Accountant, Release, epsilon
 
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Limit:
-    """What may be spent of a person.
-
-    Attributes
-    ----------
-    run
-        Counts the releases of this run only; empty: all that is in the ledger.
-    """
-
-    epsilon: float
-    delta: float
-    run: str = ""
-
-    @property
-    def name(self) -> str:
-        """What it is called in a message."""
-        return f"run {self.run}" if self.run else "the site's policy, over all runs"
-
-
-@dataclass(frozen=True)
-class Spending:
-    """A reserved line: a release, and whom it is about."""
-
-    identity: str
-    run: str
-    round: int
-    mechanism: str
-    cohort: str
-    release: Release
-    time: str
 
 
 class Ledger:
@@ -87,7 +54,7 @@ class Ledger:
         self.path = path
         self.site = site
         self._witness = witness
-        self._log = _LedgerLog(path, whose=f"privacy ledger\n{site}")
+        self._log = LedgerLog(path, whose=f"privacy ledger\n{site}")
         self._key = ""
         self.cohorts: dict[str, frozenset[str]] = {}
         self.plans: dict[str, Entry] = {}
@@ -123,18 +90,22 @@ class Ledger:
     def spent(
         self, persons: Iterable[str], limit: Limit, *, more: Sequence[Release] = (), accountant: Accountant
     ) -> float:
-        """Return the epsilon of the person of whom most was released, with `more` on top.
+        """Return the epsilon of the person of whom most was released, with `more` on top."""
+        histories = self.releases(persons, run=limit.run)
+        costs = (epsilon([*more, *h], delta=limit.delta, accountant=accountant) for h in histories)
+        return max(costs, default=0.0)
+
+    def releases(self, persons: Iterable[str], *, run: str = "") -> list[list[Release]]:
+        """Return what was released of these persons: one list for all who share a history.
 
         Releases compose person by person: a run that somebody was not in costs them nothing.
         """
         by_cohort: dict[str, list[Release]] = {}
         for line in self.spendings:
-            if limit.run in ("", line.run):
+            if run in ("", line.run):
                 by_cohort.setdefault(line.cohort, []).append(line.release)
-        tokens = self._tokens(persons)
-        histories = {frozenset(c for c in by_cohort if token in self.cohorts[c]) for token in tokens}
-        releases = ([*more, *(r for cohort in h for r in by_cohort[cohort])] for h in histories)
-        return max((epsilon(r, delta=limit.delta, accountant=accountant) for r in releases), default=0.0)
+        histories = {frozenset(c for c in by_cohort if t in self.cohorts[c]) for t in self._tokens(persons)}
+        return [[r for cohort in sorted(h) for r in by_cohort[cohort]] for h in histories]
 
     def note_plan(self, run: str, persons: Sequence[str], plan: Entry) -> None:
         """Write down what a run will do here; nothing is spent."""
@@ -189,6 +160,12 @@ class Ledger:
         if self._open[identity] > 0:
             self._append({"event": "released", "task": identity})
 
+    def has_released(self, run: str, number: int, mechanism: str) -> bool:
+        """Whether a release of this round was reserved, made and kept."""
+        wanted = (run, number, mechanism)
+        found = [s for s in self.spendings if (s.run, s.round, s.mechanism) == wanted]
+        return any(self._open[s.identity] == 0 for s in found)
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the ledger while a release is made.
@@ -213,9 +190,9 @@ class Ledger:
     def _append(self, entry: Entry) -> None:
         """Write a line, have the store remember it, and take it in."""
         self._log.append(entry)
-        chain = self._log.verify()
+        self.chain = self._log.verify()
         self._witness.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_json(self._witness, {"lines": chain.lines, "hash": chain.hash})
+        write_json(self._witness, {"lines": self.chain.lines, "hash": self.chain.hash})
         self._take_in(entry)
 
     def _read(self) -> None:
@@ -226,8 +203,8 @@ class Ledger:
         PrivacyError
             When the chain is broken, or the store remembers lines that are not there.
         """
-        chain, entries = self._log.verify(), list(self._log.entries())
-        self._refuse_changed(chain, entries)
+        self.chain, entries = self._log.verify(), list(self._log.entries())
+        self._refuse_changed(self.chain, entries)
         self._key, self.cohorts, self.plans, self.spendings = "", {}, {}, []
         self._open.clear()
         for entry in entries:
@@ -259,7 +236,7 @@ class Ledger:
             self.plans[entry["run"]] = entry
         elif event == "reserved":
             self._open[entry["task"]] += 1
-            self.spendings.append(_spending(entry))
+            self.spendings.append(spending_of(entry))
         elif event == "released":
             self._open[entry["task"]] -= 1
 
@@ -278,16 +255,3 @@ class Ledger:
     def _tokens(self, persons: Iterable[str]) -> frozenset[str]:
         key = bytes.fromhex(self._key)
         return frozenset(hmac.digest(key, p.encode(), "sha256").hex()[:20] for p in persons)
-
-
-class _LedgerLog(ChainedLog):
-    error = PrivacyError
-    unwritable = "nothing is released until it can"
-    remedy = "put it back from a copy: without it nobody can say what was spent. Nothing is released before"
-
-
-def _spending(entry: Entry) -> Spending:
-    release = Release(float(entry["noise_multiplier"]), float(entry["sampling_rate"]), int(entry["steps"]))
-    names = ("task", "run", "round", "mechanism", "cohort")
-    identity, run, number, mechanism, cohort = (entry[name] for name in names)
-    return Spending(identity, run, number, mechanism, cohort, release, str(entry.get("time", "")))

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
-from client.ledger import Ledger, Limit
+from client.ledger import Ledger
 from client.memory import run_name, task_key
 from client.policy import Policy
+from client.spending import Limit
 from pasta_model.config import Settings
 from pasta_model.data.slabs import SlabLoader
 from pasta_model.data.store import SiteStore

@@ -36,6 +36,7 @@ from client.guard.inspection import (
     reference_in,
     refusal_of,
 )
+from client.guard.paid import check_paid
 from client.guard.passage import Outbox, Traffic
 from client.kit import Kit
 from client.policy import read_policy
@@ -222,6 +223,7 @@ class Gate:
         """Check a reply, note what leaves, and pack it anew."""
         parcel = read_reply(message, store)
         departure = check_reply(request.kind, parcel, request.settings, self._here())
+        paid = check_paid(request.kind, parcel, request.settings, self.kit)
         packed = pack(departure.parcel, request.message, store)
         self._note(
             "sent",
@@ -234,6 +236,7 @@ class Gate:
             values=sorted(departure.parcel.values),
             withheld=list(departure.withheld),
             subjects=_subjects(departure.parcel),
+            **paid,
         )
         if request.kind == TRAIN:
             self._trained[str(request.message.metadata.run_id)].add(packed.content)

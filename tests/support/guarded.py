@@ -40,6 +40,7 @@ POLICY = {
     "max-rounds": 3,
     "privacy-required": False,
     "max-epsilon": 8.0,
+    "max-delta": 0.0001,
     "metrics": ["train-loss", "valid-mae", "seconds"],
     "metrics-min-subjects": 1,
 }

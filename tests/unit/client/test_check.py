@@ -23,7 +23,7 @@ from client.audit import AuditLog
 from client.check import KIT, check_site
 from client.checks import house, machine
 from client.checks.finding import Finding
-from client.checks.house import AUDIT, POLICY, VERSIONS
+from client.checks.house import AUDIT, LEDGER, POLICY, VERSIONS
 from client.checks.machine import DEVICE, DISK, MEMORY, STORE
 from client.checks.secrets import CERTIFICATE, CERTIFICATE_KEY, NODE_KEY, check_certificate
 from client.checks.server import CLOCK, SERVER
@@ -46,6 +46,7 @@ EVERYTHING = [
     SERVER,
     CLOCK,
     VERSIONS,
+    LEDGER,
     AUDIT,
 ]
 
@@ -149,6 +150,7 @@ def test_site_that_is_ready_has_ticks_only(scene: Scene) -> None:
     assert found[STORE] == "subjects: 3 train, 1 valid, 0 test; 3 mm"
     assert found[NODE_KEY] == "secp384r1, readable by its owner only"
     assert found[AUDIT] == "empty so far"
+    assert found[LEDGER] == "empty so far: no private run was here"
     assert "torch" in found[VERSIONS]
 
 

@@ -25,8 +25,9 @@ def test_paths_are_relative_to_the_kit(make_ready_kit, monkeypatch) -> None:
 
 def test_what_the_sites_code_is_told_comes_from_the_kit_alone(make_ready_kit) -> None:
     kit = make_ready_kit()
-    told = {"site-store": str(kit.site.store), "policy": str(kit.guard.policy), "device": "cpu"}
-    assert kit.node_config == told
+    told = {"site-store": kit.site.store, "policy": kit.guard.policy, "ledger": kit.guard.ledger}
+    assert kit.node_config == {**{name: str(path) for name, path in told.items()}, "device": "cpu"}
+    assert kit.guard.ledger == kit.path.parent / "privacy" / "ledger.jsonl"  # a kit of before has no such line
 
 
 class TestMistakes:

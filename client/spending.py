@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a privacy ledger is made of: limits, lines, and the chained file."""
+
+from dataclasses import dataclass
+
+from client.chain import ChainedLog, Entry
+from pasta_model.errors import PrivacyError
+from pasta_model.privacy.accounting import Release
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What may be spent of a person.
+
+    Attributes
+    ----------
+    run
+        Counts the releases of this run only; empty: all that is in the ledger.
+    """
+
+    epsilon: float
+    delta: float
+    run: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a message."""
+        return f"run {self.run}" if self.run else "the site's policy, over all runs"
+
+
+@dataclass(frozen=True)
+class Spending:
+    """A reserved line: a release, and whom it is about."""
+
+    identity: str
+    run: str
+    round: int
+    mechanism: str
+    cohort: str
+    release: Release
+    time: str
+
+
+class LedgerLog(ChainedLog):
+    """The file; a ledger that is lost is not begun anew."""
+
+    error = PrivacyError
+    unwritable = "nothing is released until it can"
+    remedy = "put it back from a copy: without it nobody can say what was spent. Nothing is released before"
+
+
+def spending_of(entry: Entry) -> Spending:
+    """Read a reserved line."""
+    release = Release(float(entry["noise_multiplier"]), float(entry["sampling_rate"]), int(entry["steps"]))
+    names = ("task", "run", "round", "mechanism", "cohort")
+    identity, run, number, mechanism, cohort = (entry[name] for name in names)
+    return Spending(identity, run, number, mechanism, cohort, release, str(entry.get("time", "")))
