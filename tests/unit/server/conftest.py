@@ -10,6 +10,7 @@ import pytest
 
 from pasta_model import checkpoint
 from server import members, records, rounds, start, watch, wire
+from server.noise import Normals, secure_normals
 from server.records import Progress
 from server.rounds import Federation
 from server.wire import GridPost
@@ -72,6 +73,7 @@ def run(tmp_path: Path) -> Run:
         deadline: float = 0.02,
         keys: Mapping[int, bytes] | None = None,
         absent: set[int] | None = None,
+        normals: Normals = secure_normals,
         **changes: bool | float | str,
     ) -> tuple[Progress, Path]:
         sites = sites or Sites()
@@ -81,7 +83,8 @@ def run(tmp_path: Path) -> Run:
             sites.app, run_config={}, nodes=len(sites.names), tamper=tamper, keys=keys
         )
         grid.absent = set() if absent is None else absent
-        federation = Federation(GridPost(grid, deadline=deadline, settle_checks=0), settings)
+        post = GridPost(grid, deadline=deadline, settle_checks=0)
+        federation = Federation(post, settings, normals=normals)
         return federation.run(), tmp_path / output
 
     return start
