@@ -29,7 +29,7 @@ def check_paid(kind: str, parcel: Parcel, settings: Settings, kit: Kit) -> dict[
     run, number = run_name(settings), int(str(parcel.values["round"]))
     if not ledger.has_released(run, number, TRAINING):
         raise PrivacyError(
-            f"an update of run {run}, round {number} would leave, and the privacy ledger has no release of it;"
+            f"an update of run {run}, round {number} would leave, and the ledger has no release of it;"
             " it stays here"
         )
     return {"ledger-lines": ledger.chain.lines, "ledger-hash": ledger.chain.hash}
