@@ -161,7 +161,7 @@ class TestCost:
     def test_epsilon_is_an_upper_bound_of_the_exact_one(
         self, sigma: float, rounds: int, delta: float
     ) -> None:
-        # T Gaussian mechanisms are one of sigma / sqrt(T); its exact delta: Balle and Wang, 1805.06530, eq. 6.
+        # T Gaussian mechanisms are one of sigma / sqrt(T); its exact delta is 1805.06530, eq. 6.
         mu, normal = math.sqrt(rounds) / sigma, stats.norm.cdf
 
         def too_much(epsilon: float) -> float:
