@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from pasta_model.exchange.packing import Layout
 from pasta_model.files import atomic_path
 from pasta_model.network.dual_arm import DualArm
 from pasta_model.placement import check_device, compute_dtype, memory_format, place
+from pasta_model.sections import NetworkSettings
 from pasta_model.seeding import stream_seed
 
 FORMAT = "pasta-dual-arm-1"
@@ -108,8 +110,13 @@ def new_network(settings: Settings) -> DualArm:
 
 def network_layout(settings: Settings) -> Layout:
     """Return the layout of the network's weights on the wire, without making the weights."""
+    return _network_layout(settings.network, settings.data.clinical)
+
+
+@lru_cache(maxsize=16)
+def _network_layout(network: NetworkSettings, clinical: str) -> Layout:
     with torch.device("meta"):
-        return Layout.of(_network(settings).state_dict())
+        return Layout.of(DualArm(network, clinical_values=SCHEMES[clinical].length).state_dict())
 
 
 def exchanged_layout(settings: Settings) -> Layout:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pasta_model.commands.plan import plan
 from pasta_model.commands.prepare import prepare
 from pasta_model.commands.synthesize import synthesize
 from pasta_model.console import run_command
@@ -22,6 +23,7 @@ Manifest = Annotated[Path, typer.Argument(help="participants.tsv or .csv of one 
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 
 app.command()(prepare)
+app.command()(plan)
 
 
 @app.command()
