@@ -38,7 +38,13 @@ def launch(
     ------
     FederationError
         When the SuperLink is not there, another command leads the same run, or the run does not complete.
+    CheckpointError
+        When the run would begin with a model (`run.initial`) that it cannot begin with.
     """
+    if settings.run.initial:
+        from server.start import refuse_bad_start  # PyTorch: only where there are weights to read
+
+        refuse_bad_start(settings)
     flower = deployment.flower
     if not flower.answers():
         raise FederationError(
@@ -60,9 +66,10 @@ def launch(
 
 
 def deployed_settings(settings: Settings, deployment: Deployment) -> Settings:
-    """Return the settings as they are deployed: resumable, in an absolute place, for invited sites."""
+    """Return the settings as they are deployed: resumable, in absolute places, for invited sites."""
     changes: dict[str, Scalar] = {
         "run.output": str(Path(settings.run.output).resolve()),
+        "run.initial": str(Path(settings.run.initial).resolve()) if settings.run.initial else "",
         "run.resume": True,
         "federation.invited": str(deployment.invited),
     }
