@@ -17,7 +17,7 @@ from typing import Self
 import pytest
 
 from pasta_model.config import Settings, settings_from_flat
-from pasta_model.errors import ConfigError, FederationError
+from pasta_model.errors import CheckpointError, ConfigError, FederationError
 from server.deployment import launcher as launcher_module
 from server.deployment import superlink as superlink_module
 from server.deployment.control import Node, Run
@@ -320,6 +320,17 @@ class TestRun:
         assert deployed.run.resume
         assert deployed.federation.invited == str(deployment.invited)
         assert deployed.federation.rounds == 7
+        assert deployed.run.initial == ""
+        started = settings_from_flat({"run.initial": "models/twins.safetensors"})
+        deployed = deployed_settings(started, deployment)
+        assert deployed.run.initial == str(tmp_path / "models" / "twins.safetensors")
+
+    def test_model_that_is_not_there_is_told_before_anything_else(
+        self, deployment: Deployment, tmp_path: Path
+    ) -> None:
+        started = settings_from_flat({"run.initial": str(tmp_path / "gone.safetensors")})
+        with pytest.raises(CheckpointError, match=r"gone\.safetensors: no such file"):
+            launch(deployment, started, app=tmp_path)
 
     def test_lines_are_told_and_the_settings_reach_flower(
         self, live: Deployment, control: FakeControl, tmp_path: Path

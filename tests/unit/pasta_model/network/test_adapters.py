@@ -12,6 +12,7 @@ from pasta_model.network.adapters import AdaptedConv1d, AdaptedConv2d, AdaptedLi
 from pasta_model.network.blocks import Conditions, SmallNetwork
 from pasta_model.network.dual_arm import Direction, DualArm
 from pasta_model.network.parts import members
+from pasta_model.placement import cast_convolutions
 from pasta_model.training import make_optimizer
 from tests.unit.pasta_model.network.test_parts import ATTENTIVE
 
@@ -176,6 +177,17 @@ def test_they_stay_float32_where_the_small_networks_do() -> None:
     add_adapters(network, 2)
     with torch.autocast("cpu", torch.bfloat16):
         assert network(torch.randn(3, 4)).dtype == torch.float32
+
+
+def test_convolutions_that_are_cast_for_synthesis_hardly_change(networks) -> None:
+    _, network = networks
+    stirred(network)
+    with torch.inference_mode():
+        exact = outputs(network)
+        cast_convolutions(network, torch.bfloat16)
+        rough = outputs(network, dtype=torch.bfloat16)
+    for one, other in zip(exact, rough, strict=True):
+        assert 0 < (other.float() - one).norm() / one.norm() < 0.05
 
 
 def test_they_are_few(make_settings) -> None:
