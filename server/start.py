@@ -69,7 +69,12 @@ def start_of(settings: Settings) -> Start:
     broken = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
     if broken:
         raise CheckpointError(f"{path}: {len(broken)} tensor(s) with NaN or infinity, as {broken[0]}")
-    return Start(state, checkpoint.standardisation)
+    own = checkpoint.standardisation
+    if not any(own.mean) and set(own.spread) == {1.0}:
+        # An imported checkpoint that holds none: its network was trained on z-scores all the same.
+        logger.warning("run.initial has no mean and spread of clinical values; the run takes its own")
+        return Start(state, None)
+    return Start(state, own)
 
 
 def refuse_bad_start(settings: Settings) -> None:

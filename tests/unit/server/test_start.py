@@ -77,6 +77,15 @@ def test_with_a_model_it_is_its_weights_and_its_standardisation(saved, run) -> N
     assert all(torch.equal(found.state[name], state[name]) for name in state)
 
 
+def test_imported_model_has_no_standardisation_and_the_run_takes_its_own(saved, run, make, tmp_path) -> None:
+    state, path = saved(), tmp_path / "initial.safetensors"
+    unscaled = Standardisation((0.0,) * 6, (1.0,) * 6)  # as `import_published` writes it
+    save_checkpoint(path, Checkpoint(state, make(), unscaled, 0))
+    assert start_of(run()).standardisation is None
+    saved(data__clinical="none")
+    assert start_of(run(data__clinical="none")).standardisation == Standardisation((), ())
+
+
 def test_settings_that_the_weights_do_not_depend_on_may_differ(saved, run) -> None:
     saved(training__learning_rate=0.1, federation__rounds=3, network__size="small")
     start_of(run())
