@@ -93,9 +93,9 @@ def refuse_bad_start(settings: Settings) -> None:
 def standardisation_of(start: Start, settings: Settings, moments: Sequence[Moments]) -> Standardisation:
     """Return mean and spread of the clinical values for a whole run.
 
-    A model goes on with those that it was trained with. Where subjects are protected, sites share no sums, and
-    where sites are, their pooled sums may not go to all the others without noise: the public reference takes
-    their place. Else it is what all training subjects together have.
+    A model goes on with those that it was trained with. Where subjects are protected, sites share no sums,
+    and where sites are, their pooled sums may not go to all the others without noise: the public reference
+    takes their place. Else it is what all training subjects together have.
     """
     if start.standardisation is not None:
         return start.standardisation
