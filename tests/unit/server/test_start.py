@@ -199,9 +199,10 @@ class TestStandardisation:
         for unit in ("none", "subject"):
             assert standardisation_of(Start({}, OWN), make(privacy__unit=unit), [self.moments]) == OWN
 
-    def test_public_where_subjects_are_protected(self, make) -> None:
+    @pytest.mark.parametrize("unit", ["subject", "site"])
+    def test_public_in_a_private_run(self, make, unit: str) -> None:
         for scheme in SCHEMES:
-            private = make(privacy__unit="subject", data__clinical=scheme)
+            private = make(privacy__unit=unit, aggregation__shares="equal", data__clinical=scheme)
             assert standardisation_of(Start({}, None), private, []) == SCHEMES[scheme].reference
 
 

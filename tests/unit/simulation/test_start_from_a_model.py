@@ -158,14 +158,27 @@ def test_standardisation_is_the_models(run: Run, initial) -> None:
         assert load_checkpoint(output / f"{name}.safetensors").standardisation == OWN
 
 
-def test_private_run_without_a_model_takes_the_public_reference(settings_of: Make) -> None:
-    from pasta_model.data.clinical import Moments
-    from server.start import Start, standardisation_of
+PRIVATE = {
+    "privacy__unit": "subject",
+    "privacy__epsilon": 8.0,
+    "privacy__delta": 0.1,
+    "privacy__subjects_per_step": 2,
+    "privacy__slabs_per_subject": 1,
+    "training__learning_rate": 1e-4,
+}
 
-    nothing = Moments(*(torch.zeros(6).double().numpy() for _ in range(3)))
-    private = settings_of(run__initial="", privacy__unit="subject")
-    assert standardisation_of(Start({}, None), private, [nothing]) == SCHEMES["adni"].reference
-    assert standardisation_of(Start({}, OWN), private, [nothing]) == OWN
+
+def test_private_run_trains_the_norms_of_a_model_alone(run: Run, initial) -> None:
+    output = run(exchange__trained="norms", **PRIVATE)
+    norms, found = members(initial, ["norms"]), state(output)
+    assert all(torch.equal(found[n], initial[n]) for n in initial.keys() - norms)
+    assert not any(torch.equal(found[n], initial[n]) for n in norms if n.startswith("pet_arm"))
+    assert load_checkpoint(output / "last.safetensors").standardisation == OWN
+
+
+def test_private_run_without_a_model_takes_the_public_reference(run: Run) -> None:
+    output = run(run__initial="", federation__rounds=1, **PRIVATE)
+    assert load_checkpoint(output / "last.safetensors").standardisation == SCHEMES["adni"].reference
 
 
 def test_the_same_again_gives_the_same(run: Run, initial) -> None:
