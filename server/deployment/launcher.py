@@ -16,6 +16,7 @@ from server.deployment.control import Control
 from server.deployment.flower import follow_run, run_command, to_toml
 from server.deployment.folder import Deployment
 from server.deployment.lock import only_one
+from server.invitations import invitations
 
 
 def launch(
@@ -40,11 +41,10 @@ def launch(
         When the SuperLink is not there, another command leads the same run, or the run does not complete.
     CheckpointError
         When the run would begin with a model (`run.initial`) that it cannot begin with.
+    PrivacyError
+        When noise at the server could not keep the run's promise.
     """
-    if settings.run.initial:
-        from server.start import refuse_bad_start  # PyTorch: only where there are weights to read
-
-        refuse_bad_start(settings)
+    _refuse_impossible(settings)
     flower = deployment.flower
     if not flower.answers():
         raise FederationError(
@@ -63,6 +63,18 @@ def launch(
             with suppress(FederationError):  # the SuperLink may be gone, too
                 _stop_earlier(deployment, settings.run.output, tell)
             raise
+
+
+def _refuse_impossible(settings: Settings) -> None:
+    """Refuse what the run itself would refuse, before it is begun; PyTorch is loaded for nothing else."""
+    if settings.run.initial:
+        from server.start import refuse_bad_start
+
+        refuse_bad_start(settings)
+    if settings.privacy.unit == "site":
+        from server.privacy import site_noise
+
+        site_noise(settings, sites=invitations(settings).sites)
 
 
 def deployed_settings(settings: Settings, deployment: Deployment) -> Settings:

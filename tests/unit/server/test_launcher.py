@@ -17,7 +17,7 @@ from typing import Self
 import pytest
 
 from pasta_model.config import Settings, settings_from_flat
-from pasta_model.errors import CheckpointError, ConfigError, FederationError
+from pasta_model.errors import CheckpointError, ConfigError, FederationError, PrivacyError
 from server.deployment import launcher as launcher_module
 from server.deployment import superlink as superlink_module
 from server.deployment.control import Node, Run
@@ -331,6 +331,16 @@ class TestRun:
         started = settings_from_flat({"run.initial": str(tmp_path / "gone.safetensors")})
         with pytest.raises(CheckpointError, match=r"gone\.safetensors: no such file"):
             launch(deployment, started, app=tmp_path)
+
+    def test_privacy_that_cannot_be_kept_is_told_before_anything_else(
+        self, deployment: Deployment, tmp_path: Path
+    ) -> None:
+        private = {"privacy.unit": "site", "aggregation.shares": "equal", "privacy.noise-multiplier": 1.0}
+        deployed = deployed_settings(settings_from_flat({**private, "privacy.delta": 0.5}), deployment)
+        with pytest.raises(
+            PrivacyError, match=r"(?s)2 problem.*less than 1 / sites = 0\.5.*32 rounds at noise"
+        ):
+            launch(deployment, deployed, app=tmp_path)
 
     def test_lines_are_told_and_the_settings_reach_flower(
         self, live: Deployment, control: FakeControl, tmp_path: Path
