@@ -58,7 +58,7 @@ def plan(
     console.print(table)
     console.print(
         "Unit: subject, with all visits, slabs and directions together. sigma: noise multiplier. PRV, RDP:"
-        " epsilon by two accountants. noise: on each weight of a step's mean gradient, where a whole subject's"
-        " gradient measures 1 at most. Nothing was spent.",
+        " epsilon by two accountants. noise: on each weight of a step's mean gradient, when the gradient of"
+        " a whole subject measures 1 at most. Nothing was spent.",
         highlight=False,
     )

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -88,6 +89,13 @@ def kinds(entries: list[dict[str, object]], event: str) -> list[str]:
     return [str(entry["kind"]) for entry in entries if entry["event"] == event]
 
 
+def budget(consortium: LocalConsortium, site: str) -> dict[str, Any]:
+    command = [script("pasta-client"), "budget", str(consortium.kit(site) / "site.toml"), "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    told: dict[str, Any] = json.loads(result.stdout)
+    return told
+
+
 def test_every_site_is_ready(consortium: LocalConsortium) -> None:
     command = [script("pasta-client"), "check", str(consortium.kit("alder") / "site.toml"), "--json"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -112,6 +120,37 @@ def test_two_rounds_give_the_weights_of_a_run_without_a_network(
     assert not all(torch.equal(last[key], value) for key, value in initial.state_dict().items())
     for site in SITES:
         assert kinds(audit(consortium.kit(site)), "sent") == ["query.join", "train", "train", "evaluate"]
+
+
+def test_private_run_is_paid_for_and_a_second_one_that_is_too_much_is_not(
+    consortium: LocalConsortium, run_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """Epsilon 6 of the policies' 8: nobody joins for another 6, and nothing is spent for it."""
+    private: dict[str, bool | float | str] = {
+        "privacy__unit": "subject",
+        "privacy__epsilon": 6.0,
+        "privacy__subjects_per_step": 2,
+        "privacy__slabs_per_subject": 1,
+        "federation__rounds": 1,
+    }
+    consortium.run(run_settings("private", **private))
+    (first, last) = history(tmp_path / "private")
+    assert (first["failures"], last["failures"]) == ({}, {})
+    assert (first["loss"], first["valid_mae"], first["site_seconds"]) == ({}, {}, {})
+    assert (tmp_path / "private" / "model.safetensors").is_file()
+
+    before = {site: budget(consortium, site) for site in SITES}
+    for site, told in before.items():
+        (row,) = told["rows"]
+        assert (row["rounds"], row["steps"], row["mechanism"]) == (1, 1, "training")
+        assert 5.9 < told["spent"]["those who train"][0] <= 6.0
+        (sent,) = [e for e in audit(consortium.kit(site)) if e["event"] == "sent" and "ledger-hash" in e]
+        assert (sent["kind"], sent["ledger-hash"]) == ("train", told["hash"])
+
+    again = run_settings("again", **private, federation__join_deadline=1.0)
+    assert consortium.start_run(again).wait() != 0
+    assert "BudgetError" in consortium.log("run").read_text()
+    assert {site: budget(consortium, site) for site in SITES} == before
 
 
 @pytest.mark.skipif(not find_nginx(), reason="no nginx: `make nginx` and PASTA_NGINX=its path")
