@@ -209,3 +209,15 @@ def test_last_measurement_of_a_site_that_forgot_is_repeated_with_all_weights(run
     assert set(progress.history[2].valid_mae) == {"A", "B"}
     assert progress.history[2].failures == {}
     assert sorted(sites.measured) == [("A", 14.0), ("B", 14.0)]
+
+
+@pytest.mark.parametrize("holds", ["same", "other", "nothing"])
+@pytest.mark.parametrize("from_seed", [True, False])
+def test_the_first_round_of_a_run_from_a_model_sends_its_weights(holds: str, from_seed: bool) -> None:
+    """From the seed a site needs nothing sent, whatever it holds: it makes the weights itself."""
+    folder = Kept()
+    folder.from_seed = from_seed
+    digests = {"same": folder.digests[0], "other": "f" * 64, "nothing": ""}
+    base, steps = Broadcast(folder, 0, folder.digests[0]).for_holder(digests[holds])
+    needs_nothing = holds == "same" or (holds == "other" and from_seed)
+    assert (base, len(steps)) == ((folder.digests[0], 0) if needs_nothing else ("", 1))
