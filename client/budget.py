@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from client.audit import AuditLog
+from client.guard.paid import refuse_replaced
 from client.kit import read_kit
 from client.ledger import Ledger
 from client.policy import Policy, read_policy
@@ -22,11 +24,12 @@ SPLITS = {"train": "those who train", "valid": "those who validate"}
 
 @dataclass(frozen=True)
 class Place:
-    """Where a site's store, policy and ledger are; no policy where there is no kit."""
+    """Where a site's store, policy, ledger and log are; no policy and no log where there is no kit."""
 
     store: SiteStore
     policy: Policy | None
     ledger: Path
+    log: AuditLog | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def read_place(path: Path) -> Place:
     if (path / "index.json").is_file():
         return Place(SiteStore(path), None, default_ledger(path))
     kit = read_kit(path, files=False)
-    return Place(SiteStore(kit.site.store), read_policy(kit.guard.policy), kit.guard.ledger)
+    log = AuditLog(kit.guard.audit, site=kit.site.name, consortium=kit.site.consortium)
+    return Place(SiteStore(kit.site.store), read_policy(kit.guard.policy), kit.guard.ledger, log)
 
 
 def account_of(place: Place) -> Account:
@@ -95,6 +99,8 @@ def account_of(place: Place) -> Account:
         When it was changed, was taken away, or is about other people.
     """
     ledger = open_ledger(place.ledger, place.store)
+    if place.log is not None:
+        refuse_replaced(ledger, place.log)
     delta = place.policy.max_delta if place.policy else _last_delta(ledger)
     spent = {}
     for split, name in SPLITS.items():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from client.audit import AuditLog
 from client.checks.finding import Finding, look, tick
 from client.checks.house import (
     AUDIT,
@@ -68,7 +69,8 @@ def _checks(kit: Kit) -> Iterator[tuple[str, Callable[[], Iterator[Finding]]]]:
     yield NODE_KEY, partial(check_node_key, keys.node)
     yield SERVER, partial(check_server, _door(kit))
     yield VERSIONS, partial(check_versions, kit.versions)
-    yield LEDGER, partial(check_ledger, kit.guard.ledger, site.store, policy=kit.guard.policy)
+    log = AuditLog(kit.guard.audit, site=site.name, consortium=site.consortium)
+    yield LEDGER, partial(check_ledger, kit.guard.ledger, site.store, policy=kit.guard.policy, log=log)
     yield AUDIT, partial(check_audit, kit.guard.audit, site=site.name, consortium=site.consortium)
 
 

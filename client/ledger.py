@@ -25,6 +25,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 from client.chain import Chain, Entry
@@ -159,6 +160,11 @@ class Ledger:
         """Note that the answer of a task is kept; noting it twice changes nothing."""
         if self._open[identity] > 0:
             self._append({"event": "released", "task": identity})
+
+    def has_line(self, number: int, digest: str) -> bool:
+        """Whether the line of this number, counted from 1, has this hash."""
+        found = next(islice(self._log.entries(), number - 1, number), {})
+        return found.get("hash") == digest
 
     def has_released(self, run: str, number: int, mechanism: str) -> bool:
         """Whether a release of this round was reserved, made and kept."""

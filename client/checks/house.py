@@ -7,6 +7,7 @@ from pathlib import Path
 
 from client.audit import AuditLog
 from client.checks.finding import Finding, cross, tick
+from client.guard.paid import refuse_replaced
 from client.policy import read_policy
 from client.private import open_ledger, persons
 from client.spending import Limit
@@ -31,14 +32,15 @@ def check_policy(path: Path) -> Iterator[Finding]:
         yield tick(POLICY, found + (private if policy.privacy_required else ""))
 
 
-def check_ledger(path: Path, store: Path, *, policy: Path) -> Iterator[Finding]:
-    """Look whether the privacy ledger is whole and about the people of the store."""
+def check_ledger(path: Path, store: Path, *, policy: Path, log: AuditLog) -> Iterator[Finding]:
+    """Look whether the privacy ledger is whole, about the people of the store, and the one of before."""
     try:
         here, allowed = SiteStore(store), read_policy(policy)
     except PastaError:  # a cross of their own
         yield tick(LEDGER, "not looked at before the scans and the policy can be read")
         return
     ledger, trained = open_ledger(path, here), persons(here, "train")
+    refuse_replaced(ledger, log)
     if trained and allowed.max_delta >= 1 / len(trained):
         advice = f"set max-delta in {policy} below {1 / len(trained):.1g}"
         found = f"max-delta {allowed.max_delta:g} is not below 1 / {len(trained)} subjects"

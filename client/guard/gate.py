@@ -223,7 +223,7 @@ class Gate:
         """Check a reply, note what leaves, and pack it anew."""
         parcel = read_reply(message, store)
         departure = check_reply(request.kind, parcel, request.settings, self._here())
-        paid = check_paid(request.kind, parcel, request.settings, self.kit)
+        paid = check_paid(request.kind, parcel, request.settings, self.kit, self.log)
         packed = pack(departure.parcel, request.message, store)
         self._note(
             "sent",

@@ -3,7 +3,9 @@
 
 from typing import Any
 
+from client.audit import AuditLog
 from client.kit import Kit
+from client.ledger import Ledger
 from client.memory import run_name
 from client.private import TRAINING, open_ledger
 from pasta_model.config import Settings
@@ -11,8 +13,10 @@ from pasta_model.data.store import SiteStore
 from pasta_model.errors import PrivacyError
 from pasta_model.exchange.contents import TRAIN, Parcel
 
+LINES, HASH = "ledger-lines", "ledger-hash"  # in the log of exchanges, with every private update
 
-def check_paid(kind: str, parcel: Parcel, settings: Settings, kit: Kit) -> dict[str, Any]:
+
+def check_paid(kind: str, parcel: Parcel, settings: Settings, kit: Kit, log: AuditLog) -> dict[str, Any]:
     """Return the ledger's last line for the log, when it has the update that would leave.
 
     The ledger's hash in the log of exchanges is a second witness: who would replace the ledger must write
@@ -21,15 +25,33 @@ def check_paid(kind: str, parcel: Parcel, settings: Settings, kit: Kit) -> dict[
     Raises
     ------
     PrivacyError
-        When the run protects subjects and no release of this round is in the ledger.
+        When the run protects subjects and no release of this round is in the ledger, or when the ledger is
+        not the one of earlier updates.
     """
     if kind != TRAIN or settings.privacy.unit != "subject":
         return {}
     ledger = open_ledger(kit.guard.ledger, SiteStore(kit.site.store))
+    refuse_replaced(ledger, log)
     run, number = run_name(settings), int(str(parcel.values["round"]))
     if not ledger.has_released(run, number, TRAINING):
         raise PrivacyError(
             f"an update of run {run}, round {number} would leave, and the ledger has no release of it;"
             " it stays here"
         )
-    return {"ledger-lines": ledger.chain.lines, "ledger-hash": ledger.chain.hash}
+    return {LINES: ledger.chain.lines, HASH: ledger.chain.hash}
+
+
+def refuse_replaced(ledger: Ledger, log: AuditLog) -> None:
+    """Refuse a ledger that lacks what the log of exchanges saw in it.
+
+    Raises
+    ------
+    PrivacyError
+        When it was taken away and another one begun, or an older copy put in its place.
+    """
+    seen = [entry for entry in log.entries() if LINES in entry]
+    if seen and not ledger.has_line(int(seen[-1][LINES]), str(seen[-1][HASH])):
+        raise PrivacyError(
+            f"{ledger.path}: not the ledger of which the log of exchanges saw {seen[-1][LINES]} lines: it was"
+            " put in its place; put the right one back from a copy"
+        )
