@@ -192,3 +192,11 @@ class PrivacySettings(Section):
     metrics: Literal["withheld", "noised", "open"] = "withheld"
     metrics_noise_multiplier: Annotated[float, Field(gt=0)] = 10.0
     max_update_norm: Annotated[float, Field(gt=0)] = 1.0
+
+    @property
+    def promise(self) -> str:
+        """What a run promises, in words."""
+        if self.unit == "none":
+            return "none"
+        whom = "person at a site" if self.unit == "subject" else "site"
+        return f"each {whom}: epsilon at most {self.epsilon:g}, delta {self.delta:g}"

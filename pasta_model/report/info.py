@@ -25,6 +25,7 @@ def info_table(settings: Settings, *, batch_size: int, rounds: int | None = None
     table.add_column("value", justify="right")
     if rounds is not None:
         table.add_row("rounds trained", str(rounds))
+        table.add_row("differential privacy", settings.privacy.promise)
     for name, value in _rows(settings, batch_size):
         table.add_row(name, value)
     if rounds is not None:
