@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from opacus.accountants import create_accountant
-from opacus.accountants.utils import get_noise_multiplier
+from scipy.optimize import brentq
 
 from pasta_model.errors import PrivacyError
 
 Accountant = Literal["prv", "rdp"]
-ROUNDED_UP = 1e-3  # noise multipliers are rounded up to a multiple of it
-LEAST_NOISE = 0.1  # below it accountants take minutes and epsilons are in the hundreds
+LEAST_NOISE, MOST_NOISE = 0.1, 1e6  # below the least, epsilons are in the hundreds
+FEW_ORDERS = (1.1, 1.25, 1.5, *range(2, 64))
+PAST_MEANING = 100.0  # an epsilon from which on a tight bound is not worth its gigabytes
+FINE, TINY = 1e-3, 1e-12  # how close the least noise is found, of itself; nothing, where there are logarithms
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ def epsilon(releases: Iterable[Release], *, delta: float, accountant: Accountant
     """Return what these releases cost together: an upper bound of epsilon at `delta`; infinity without noise.
 
     PRV (Gopi et al., 2106.02848) is tight; RDP (Mironov et al., 1908.10530) is looser and cross-checks it.
+    Both are upper bounds, so the smaller one is, too. PRV's memory grows with epsilon: where RDP (of few
+    orders, which is quick) says that nothing is left to protect, it is the answer.
     """
     history = [
         (r.noise_multiplier, r.sampling_rate, r.steps)
@@ -51,40 +55,57 @@ def epsilon(releases: Iterable[Release], *, delta: float, accountant: Accountant
     ]
     if not history:
         return 0.0
-    if min(sigma for sigma, _, _ in history) < LEAST_NOISE:
+    if not all(sigma >= LEAST_NOISE for sigma, _, _ in history):
         return math.inf
-    found = create_accountant(accountant)
-    found.history = history
-    with _quiet():
-        return max(0.0, float(found.get_epsilon(delta=delta)))
+    if accountant == "rdp":
+        return _spent("rdp", history, delta=delta)
+    bound = _spent("rdp", history, delta=delta, alphas=FEW_ORDERS)
+    if bound > PAST_MEANING:
+        return bound
+    return min(bound, _spent("prv", history, delta=delta, eps_error=max(0.01, bound / 1000)))
 
 
 def calibrated(
     *, epsilon: float, delta: float, sampling_rate: float, steps: int, accountant: Accountant = "prv"
 ) -> float:
-    """Return the least noise multiplier with which so many steps cost at most `epsilon`, rounded up.
+    """Return the least noise multiplier with which so many steps cost at most `epsilon`, in thousandths.
 
     Raises
     ------
     PrivacyError
         When no noise multiplier up to a million is enough.
     """
-    try:
-        with _quiet():
-            found: float = get_noise_multiplier(
-                target_epsilon=epsilon,
-                target_delta=delta,
-                sample_rate=sampling_rate,
-                steps=steps,
-                accountant=accountant,
-                epsilon_tolerance=min(0.01, epsilon / 100),
+
+    def excess(sigma: float) -> float:
+        cost = _cost(Release(sigma, sampling_rate, steps), delta=delta, accountant=accountant)
+        return math.log(max(cost, TINY) / epsilon)
+
+    high = LEAST_NOISE
+    while excess(high) > 0:
+        high *= 2
+        if high > MOST_NOISE:
+            raise PrivacyError(
+                f"no noise multiplier keeps {steps} steps within epsilon {epsilon:g} at delta {delta:g};"
+                " allow a larger epsilon, or fewer rounds or local steps"
             )
-    except ValueError as error:
-        raise PrivacyError(
-            f"no noise multiplier keeps {steps} steps within epsilon {epsilon:g} at delta {delta:g};"
-            " allow a larger epsilon, or fewer rounds or local steps"
-        ) from error
-    return max(LEAST_NOISE, math.ceil(found / ROUNDED_UP) * ROUNDED_UP)
+    if high == LEAST_NOISE:
+        return high
+    found = float(brentq(excess, high / 2, high, rtol=FINE))
+    while excess(found := math.ceil(1000 * found) / 1000) > 0:
+        found *= 1 + FINE
+    return found
+
+
+def _cost(release: Release, *, delta: float, accountant: Accountant) -> float:
+    return epsilon([release], delta=delta, accountant=accountant)
+
+
+def _spent(name: Accountant, history: list[tuple[float, float, int]], **how: object) -> float:
+    found = create_accountant(name)
+    found.history = history
+    with _quiet():
+        spent = float(found.get_epsilon(**how))
+    return math.inf if math.isnan(spent) else max(0.0, spent)
 
 
 @contextmanager
