@@ -22,7 +22,6 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -60,7 +59,7 @@ class Ledger:
         self.cohorts: dict[str, frozenset[str]] = {}
         self.plans: dict[str, Entry] = {}
         self.spendings: list[Spending] = []
-        self._open = Counter[str]()  # reservations of a task that were not released
+        self._open: dict[str, Spending] = {}  # the last reservation of a task, where it was not released
         self._read()
 
     @property
@@ -136,9 +135,8 @@ class Ledger:
         BudgetError
             When it would exceed a limit; nothing was spent.
         """
-        cohort = self._cohort(persons)
-        known = next((s for s in reversed(self.spendings) if s.identity == identity), None)
-        if known and self._open[identity] and (known.release, known.cohort) == (release, cohort):
+        known = self._open.get(identity)
+        if known and (known.release, known.cohort) == (release, self.cohort_of(persons)):
             return
         costs = []
         for limit in limits:
@@ -151,14 +149,14 @@ class Ledger:
                     f" be {cost:.3f}; nothing was released. This site evaluates only from here on"
                 )
             costs.append(cost)
-        told = {"run": run, "round": number, "mechanism": mechanism, "cohort": cohort}
+        told = {"run": run, "round": number, "mechanism": mechanism, "cohort": self._cohort(persons)}
         figures = {"noise_multiplier": release.noise_multiplier, "sampling_rate": release.sampling_rate}
         spent = {"steps": release.steps, "epsilon": [round(cost, 4) for cost in costs]}
         self._append({"event": "reserved", "task": identity, **told, **figures, **spent})
 
     def note_released(self, identity: str) -> None:
         """Note that the answer of a task is kept; noting it twice changes nothing."""
-        if self._open[identity] > 0:
+        if identity in self._open:
             self._append({"event": "released", "task": identity})
 
     def has_line(self, number: int, digest: str) -> bool:
@@ -170,7 +168,7 @@ class Ledger:
         """Whether a release of this round was reserved, made and kept."""
         wanted = (run, number, mechanism)
         found = [s for s in self.spendings if (s.run, s.round, s.mechanism) == wanted]
-        return any(self._open[s.identity] == 0 for s in found)
+        return any(s.identity not in self._open for s in found)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -209,7 +207,9 @@ class Ledger:
         PrivacyError
             When the chain is broken, or the store remembers lines that are not there.
         """
-        self.chain, entries = self._log.verify(), list(self._log.entries())
+        self.chain = self._log.verify()
+        # A line that a killed process has not ended is none, even where it can be read: it goes.
+        entries = list(self._log.entries())[: self.chain.lines]
         self._refuse_changed(self.chain, entries)
         self._key, self.cohorts, self.plans, self.spendings = "", {}, {}, []
         self._open.clear()
@@ -226,10 +226,10 @@ class Ledger:
             lines, last = int(seen["lines"]), str(seen["hash"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PrivacyError(f"{self._witness}: is damaged; {self._log.remedy}") from error
-        if lines > chain.lines or (lines and entries[lines - 1].get("hash") != last):
+        if not 1 <= lines <= chain.lines or entries[lines - 1].get("hash") != last:
             raise PrivacyError(
                 f"{self.path}: found {chain.lines} line(s), the store remembers {lines}: the ledger was taken"
-                f" away or replaced; {self._log.remedy}"
+                f" away or replaced, or a kit keeps it elsewhere; {self._log.remedy}"
             )
 
     def _take_in(self, entry: Entry) -> None:
@@ -241,10 +241,10 @@ class Ledger:
         elif event == "plan":
             self.plans[entry["run"]] = entry
         elif event == "reserved":
-            self._open[entry["task"]] += 1
             self.spendings.append(spending_of(entry))
+            self._open[entry["task"]] = self.spendings[-1]
         elif event == "released":
-            self._open[entry["task"]] -= 1
+            self._open.pop(entry["task"], None)
 
     def cohort_of(self, persons: Sequence[str]) -> str:
         """Return the name of these persons together."""
