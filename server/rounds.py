@@ -242,8 +242,11 @@ class Federation:
         """Note the model that was just measured when it is the best so far.
 
         Two models are compared on the sites that measured both: a round without the hospital of the hardest
-        patients is not better for that.
+        patients is not better for that. Errors with privacy noise are told, not compared: the best of many
+        noisy values is the luckiest.
         """
+        if self.settings.privacy.unit == "subject" and self.settings.privacy.metrics == "noised":
+            return
         both = sorted(mae.keys() & progress.best_values.keys()) if progress.best_values else sorted(mae)
         if not both:
             return
