@@ -81,22 +81,19 @@ class TestGolden:
         assert exact > 0.05
         assert exact <= epsilon([Release(sigma, q, 1)], delta=1e-4) <= exact + LOOSE
 
-    @BOTH
-    def test_the_same_as_googles(self, accountant: str) -> None:
-        pytest.importorskip("dp_accounting", reason="an accountant of other people")
-        from flwr.supercore.privacy_accounting import (
-            GaussianPrivacyEvent,
-            NeighboringRelation,
-            PrivacyConfig,
-            SamplingMethod,
-        )
-        from flwr.supercore.privacy_accounting.rdp_accountant import RdpAccountant
-
-        config = PrivacyConfig(NeighboringRelation.ADD_OR_REMOVE_ONE, SamplingMethod.POISSON, 1e-4)
-        theirs = RdpAccountant(config)
-        theirs.compose(GaussianPrivacyEvent(noise_multiplier=1.2, sampling_rate=0.05), count=500)
-        ours = epsilon([Release(1.2, 0.05, 500)], delta=1e-4, accountant=accountant)
-        assert 0.7 * theirs.get_epsilon(1e-4) < ours < 1.02 * theirs.get_epsilon(1e-4)
+    @pytest.mark.parametrize(
+        ("history", "delta", "rdp", "pld"),
+        [
+            ([(1.2, 0.05, 500)], 1e-5, 5.928426128841066, 5.397893379742729),
+            ([(1.47, 0.064, 2000)], 1e-3, 9.656458914319265, 8.625221517489033),
+            ([(1.0, 0.02, 50), (2.0, 0.1, 42), (4.0, 0.5, 10)], 1e-3, 1.8939357786665558, 1.625091857401095),
+        ],
+    )
+    def test_as_google_counts(self, history, delta: float, rdp: float, pld: float) -> None:
+        # dp-accounting 0.6.0, RdpAccountant (with other orders) and PLDAccountant (tight, as PRV is).
+        releases = [Release(*values) for values in history]
+        assert epsilon(releases, delta=delta, accountant="rdp") == pytest.approx(rdp, rel=0.005)
+        assert pld <= epsilon(releases, delta=delta) <= pld + LOOSE
 
 
 class TestEdges:
