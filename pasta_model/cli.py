@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pasta_model.commands.attack import app as attack
 from pasta_model.commands.plan import plan
 from pasta_model.commands.prepare import prepare
 from pasta_model.commands.synthesize import synthesize
@@ -196,6 +197,9 @@ def evaluate(
         scores = evaluate_folder(sessions, synthetic, method="synthetic", progress=progress)
     write_scores(output, scores)
     console.print(scores_table(summarise(scores)))
+
+
+app.add_typer(attack, name="attack")
 
 
 def main() -> None:
