@@ -25,7 +25,7 @@ def secure_generator(device: str = "cpu") -> torch.Generator:
 
 def rekey(generator: torch.Generator) -> None:
     """Give a generator a new secret state: 19,968 bits on a CPU, a key of 64 bits on a GPU (Philox)."""
-    generator.manual_seed(secrets.randbits(63))
+    generator.manual_seed(secrets.randbits(64))
     if generator.device.type != "cpu":
         return
     state = generator.get_state().numpy()
