@@ -18,9 +18,9 @@ import numpy as np
 from pasta_model.config import Settings
 from pasta_model.errors import PrivacyError, Problems
 from pasta_model.privacy.accounting import Accountant, Release, calibrated, epsilon
+from pasta_model.privacy.normals import Normals, secure_normals
 from pasta_model.privacy.plan import largest
 from server.aggregation import Floats, weighted_sum
-from server.noise import Normals, secure_normals
 
 ACCOUNTANT: Accountant = "rdp"  # as Flower's own strategies count it, so that both can be compared
 FEW_SITES = 10

@@ -13,12 +13,12 @@ from pasta_model.config import Settings
 from pasta_model.errors import FederationError
 from pasta_model.exchange.packing import pack
 from pasta_model.exchange.vectors import write_vector
+from pasta_model.privacy.normals import Normals, secure_normals
 from server.aggregation import capped_shares, equal_shares
 from server.broadcast import Broadcast
 from server.cross import cross_evaluate
 from server.invitations import invitations
 from server.members import Members
-from server.noise import Normals, secure_normals
 from server.privacy import site_noise
 from server.questions import Questions
 from server.records import AVERAGE, BEST, MASTER, REFERENCE, Progress, RunFolder

@@ -13,6 +13,7 @@ decay, the schedule of the learning rate, FedProx's pull, what is rounded for th
 averages. bfloat16 comes before: gradients are float32 when they are clipped.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -22,6 +23,9 @@ from torch import Tensor, nn
 
 from pasta_model.errors import PrivacyError
 from pasta_model.privacy.noise import rekey, secure_generator
+from pasta_model.privacy.normals import secure_normals
+
+GRID_BITS = 20
 
 
 class Mechanism:
@@ -36,7 +40,8 @@ class Mechanism:
     expected_subjects
         The divisor; never the number drawn, which is secret.
     generator
-        Of the noise, for tests only: by default the operating system's, anew at every step.
+        Of the noise, for tests and audits only. By default a stream cipher's under the operating system's key
+        on a CPU; PyTorch's own with such a key, anew at every step, on a GPU.
     on_release
         Is shown the averaged noisy gradients, before the optimizer's step.
     """
@@ -55,7 +60,8 @@ class Mechanism:
         self._secret = generator is None
         self._generator = generator or secure_generator(str(self.parameters[0].device))
         self._on_release = on_release
-        self._optimizer = DPOptimizer(
+        kind = _Unpredictable if self._secret and self._generator.device.type == "cpu" else DPOptimizer
+        self._optimizer = kind(
             optimizer,
             noise_multiplier=noise_multiplier,
             max_grad_norm=max_grad_norm,
@@ -103,6 +109,28 @@ class Mechanism:
             self._on_release([p.grad for p in self.parameters if p.grad is not None])
         else:
             self._optimizer.zero_grad(set_to_none=True)
+
+
+class _Unpredictable(DPOptimizer):  # type: ignore[misc] # Opacus has no types
+    """Opacus's optimizer with noise from a stream cipher, on a CPU.
+
+    Where nobody's gradient reaches a weight, the noise itself is what is released; a Mersenne twister's other
+    draws could be computed from it.
+    """
+
+    def add_noise(self) -> None:
+        """Add the noise, and round to a grid of about a millionth of it.
+
+        So nothing shows in the low bits, where gaps between floating-point numbers would tell (Mironov 2012).
+        """
+        spread = self.noise_multiplier * self.max_grad_norm
+        grid = 2.0 ** (math.floor(math.log2(spread)) - GRID_BITS) if spread else 0.0
+        for parameter in self.params:
+            total = parameter.summed_grad
+            if spread:
+                noise = torch.from_numpy(secure_normals(total.numel())).view(total.shape)
+                total = (((total.double() + spread * noise) / grid).round() * grid).float()
+            parameter.grad = total
 
 
 def _give(parameter: nn.Parameter, gradients: Tensor) -> None:

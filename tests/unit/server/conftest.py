@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pasta_model import checkpoint
+from pasta_model.privacy.normals import Normals, secure_normals
 from server import members, records, rounds, start, watch, wire
-from server.noise import Normals, secure_normals
 from server.records import Progress
 from server.rounds import Federation
 from server.wire import GridPost

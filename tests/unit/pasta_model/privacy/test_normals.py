@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The draws of the server's noise: normal, never the same twice, and those of the cipher that they say."""
+"""Normal draws: standard, never the same twice, and those of the cipher that they say."""
 
 from statistics import NormalDist
 
@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from server import noise
-from server.noise import secure_normals
+from pasta_model.privacy import normals
+from pasta_model.privacy.normals import secure_normals
 
 # RFC 8439, appendix A.1, test vector 1: key, nonce and counter are zero.
 KEYSTREAM = bytes.fromhex("76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7")
 
 
 def test_draws_are_the_quantiles_of_the_published_keystream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise.os, "urandom", bytes)
+    monkeypatch.setattr(normals.os, "urandom", bytes)
     words = [int.from_bytes(KEYSTREAM[at : at + 8], "little") for at in range(0, 32, 8)]
     normal = NormalDist()  # Wichura's algorithm, not scipy's
     wanted = [(1 if word % 2 == 0 else -1) * -normal.inv_cdf((word // 2 + 0.5) / 2**64) for word in words]
@@ -48,7 +48,7 @@ def test_the_smallest_and_the_largest_word_are_finite(monkeypatch: pytest.Monkey
         def update(self, zeros: bytes) -> bytes:
             return (b"\x00" * 8 + b"\xff" * 8)[: len(zeros)]
 
-    monkeypatch.setattr(noise, "Cipher", Words)
+    monkeypatch.setattr(normals, "Cipher", Words)
     smallest, largest = secure_normals(2)
     assert smallest == pytest.approx(-NormalDist().inv_cdf(2.0**-65), rel=1e-9)  # 9.2
     assert largest == 0.0
