@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whom a private step is about: persons, each with all visits, slabs and draws of noise together."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from pasta_model.config import Settings
 from pasta_model.data.slabs import Batch, SlabLoader
 from pasta_model.diffusion.cycle import Translator, step_loss
+from pasta_model.seeding import numpy_generator, torch_generator
 
 
 class Subjects(Protocol):
@@ -31,10 +33,14 @@ class SlabSubjects:
     own (noise multiplicity, Dockhorn et al. 2210.09929, eq. 9): all of it lies within the unit that is
     protected, so more draws mean less variance at no privacy cost.
 
+    What is chosen for a person depends on how often they were drawn, not on who else was. In one stream for
+    all, a person more would shift the slabs and noises of everybody after them: to who knows the seed, as the
+    server does, the sum would change by far more than one clipped gradient.
+
     Parameters
     ----------
     generator, rng
-        Of timesteps and noises; of visits and slabs. They need not be secret: they choose within a subject.
+        Begin the streams of timesteps and noises; of visits and slabs. They need not be secret.
     """
 
     def __init__(
@@ -49,16 +55,21 @@ class SlabSubjects:
         self._translator = translator
         self._loader = loader
         self._settings = settings
-        self._generator = generator
-        self._rng = rng
+        self._noise_seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        self._slab_seed = int(rng.integers(2**62))
+        self._turns: Counter[str] = Counter()
         self.names: Sequence[str] = tuple(loader.visits)
 
     def backward(self, name: str) -> Tensor:
         """Leave the gradient of a person's mean loss in `grad`; return the loss."""
         p, t = self._settings.privacy, self._settings.training
-        batch = self._loader.of_person(name, p.slabs_per_subject, rng=self._rng)
+        turn = self._turns[name]
+        self._turns[name] += 1
+        generator = torch_generator(self._noise_seed, name, turn, device=t.device)
+        rng = numpy_generator(self._slab_seed, name, turn)
+        batch = self._loader.of_person(name, p.slabs_per_subject, rng=rng)
         batch = _repeated(batch, p.draws_per_slab).to(t.device, channels_last=t.channels_last)
-        loss = step_loss(self._translator, batch, settings=self._settings.loss, generator=self._generator)
+        loss = step_loss(self._translator, batch, settings=self._settings.loss, generator=generator)
         loss.backward()
         return loss.detach()
 
