@@ -35,6 +35,7 @@ TRAINING, VALIDATION = "training", "validation error"
 
 def default_ledger(store: Path) -> Path:
     """Where the ledger of a store lies when nobody says: beside it, so that it outlives the store."""
+    store = store.resolve()  # by whatever way it is reached
     return store.with_name(f"{store.name}.privacy") / "ledger.jsonl"
 
 
@@ -80,6 +81,7 @@ class Privacy:
         self.path = path
         self.run = run_name(settings)
         self.on = settings.privacy.unit == "subject"
+        self._held: Ledger | None = None  # while a round is made
 
     @property
     def metrics(self) -> str:
@@ -121,9 +123,7 @@ class Privacy:
         if not self.on:
             yield None
             return
-        ledger = open_ledger(self.path, self.store)
-        with ledger.alone():
-            ledger.open_for(everybody(self.store))
+        with self._alone() as ledger:
             plan = self._planned(ledger)
             release = plan.release(self.settings.training.local_steps)
             self._reserve(ledger, self._identity(task), release, task, TRAINING, split="train")
@@ -163,17 +163,39 @@ class Privacy:
         """Return the error of the received weights as it may leave, or None."""
         if self.metrics == "open":
             return validation_mae(translator, loader, settings=self.settings)
-        if self.metrics == "withheld" or not self.store.indices("valid"):
+        if self.metrics == "withheld" or not self._error_may_leave():
             return None
-        ledger = open_ledger(self.path, self.store)
-        ledger.open_for(everybody(self.store))
         release = Release(self.settings.privacy.metrics_noise_multiplier, 1.0, 1)
-        try:
-            self._reserve(ledger, self._identity(task, VALIDATION), release, task, VALIDATION, split="valid")
-        except BudgetError:
-            return None
-        ledger.note_released(self._identity(task, VALIDATION))  # from here on it may be in an answer
+        identity = self._identity(task, VALIDATION)
+        with self._alone() as ledger:
+            try:
+                self._reserve(ledger, identity, release, task, VALIDATION, split="valid")
+            except BudgetError:
+                return None
+            ledger.note_released(identity)  # from here on it may be in an answer
         return noised_validation_mae(translator, loader, settings=self.settings)
+
+    @contextmanager
+    def _alone(self) -> Iterator[Ledger]:
+        """Hold the ledger; a round that is being made holds it already."""
+        if self._held is not None:
+            yield self._held
+            return
+        ledger = open_ledger(self.path, self.store)
+        with ledger.alone():
+            ledger.open_for(everybody(self.store))
+            self._held = ledger
+            try:
+                yield ledger
+            finally:
+                self._held = None
+
+    def _error_may_leave(self) -> bool:
+        """Whether anybody validates, and the policy would not keep the error back: that would be a waste."""
+        validating = len(persons(self.store, "valid"))
+        return validating > 0 and (
+            self.policy is None or self.policy.may_leave("valid-mae", subjects=validating)
+        )
 
     def _planned(self, ledger: Ledger) -> Plan:
         """Return the plan that the ledger has of this run, or make it and write it down."""

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,8 @@ from client.ledger import Ledger
 from client.spending import LedgerLog, Limit
 from pasta_model.console import run_command
 from pasta_model.errors import BudgetError, PrivacyError
-from pasta_model.privacy.accounting import Accountant, Release, epsilon
+from pasta_model.privacy.accounting import Release
+from tests.support.accounting import remember, remembered
 
 ROOT = Path(__file__).parents[3]
 PEOPLE = ("sub-ada", "sub-bob", "sub-cyd")
@@ -73,20 +74,9 @@ def oracle(*releases: Release, accountant: str = "rdp") -> float:
         return float(found.get_epsilon(delta=DELTA))
 
 
-@cache
-def real_epsilon(history: tuple[Release, ...], delta: float, accountant: Accountant) -> float:
-    return epsilon(history, delta=delta, accountant=accountant)
-
-
 @pytest.fixture(autouse=True)
 def each_history_is_accounted_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real accountant, which takes a tenth of a second, remembered over tests."""
-
-    def remembered(releases: Iterable[Release], *, delta: float, accountant: Accountant) -> float:
-        history = sorted(releases, key=lambda r: (r.noise_multiplier, r.sampling_rate, r.steps))
-        return real_epsilon(tuple(history), delta, accountant)
-
-    monkeypatch.setattr(ledger_module, "epsilon", remembered)
+    remember(monkeypatch)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -257,8 +247,8 @@ class TestLimits:
 
     def test_exactly_the_limit_is_within_it(self, tmp_path: Path) -> None:
         ledger = opened(tmp_path)
-        release(ledger, "1", limits=[Limit(real_epsilon((STEP,), DELTA, "rdp"), DELTA)])
-        assert spent(ledger) == real_epsilon((STEP,), DELTA, "rdp")
+        release(ledger, "1", limits=[Limit(remembered([STEP], delta=DELTA, accountant="rdp"), DELTA)])
+        assert spent(ledger) == remembered([STEP], delta=DELTA, accountant="rdp")
 
     def test_limit_of_a_run_counts_the_run_alone(self, tmp_path: Path) -> None:
         ledger = opened(tmp_path)
