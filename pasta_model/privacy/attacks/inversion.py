@@ -95,9 +95,7 @@ def invert(
     attack = _Attack(translator, update, lessons, settings)
     for iteration in range(iterations):
         corner = CORNER * 0.01 ** (iteration / iterations)
-        with sdpa_kernel(SDPBackend.MATH), _RoundedAbs(corner):
-            slopes = attack.slopes(slabs)
-        for slab, slope in zip(slabs, slopes, strict=True):
+        for slab, slope in zip(slabs, attack.slopes(slabs, corner=corner), strict=True):
             (rough,) = torch.autograd.grad(SMOOTHNESS * total_variation(slab), slab)
             slab.grad = (slope + rough).sign()
         optimizer.step()
@@ -149,18 +147,19 @@ class _Attack:
             for parameter, before, after in pairs:
                 parameter.copy_(before if share == 0 else torch.lerp(before, after, share))
 
-    def slopes(self, slabs: Sequence[Tensor]) -> list[Tensor]:
-        """Return the derivative of 1 - cos(G, U) to every slab."""
-        total = self._clipped(0, slabs[0], again=len(slabs) == 1)
-        first = total  # of a single lesson, once is enough
-        for number, slab in enumerate(slabs[1:], start=1):
-            total = [t + own for t, own in zip(total, self._clipped(number, slab.detach()), strict=True)]
-        towards = _slope_of_cosine([t.detach() for t in total], self._wanted)
-        found = []
-        for number, slab in enumerate(slabs):
-            own = first if len(slabs) == 1 else self._clipped(number, slab, again=True)
-            found.append(torch.autograd.grad(_dot(own, towards), slab)[0])
-        return found
+    def slopes(self, slabs: Sequence[Tensor], *, corner: float) -> list[Tensor]:
+        """Return the derivative of 1 - cos(G, U) to every slab; |x| is rounded within `corner`."""
+        with sdpa_kernel(SDPBackend.MATH), _RoundedAbs(corner):
+            total = self._clipped(0, slabs[0], again=len(slabs) == 1)
+            first = total  # of a single lesson, once is enough
+            for number, slab in enumerate(slabs[1:], start=1):
+                total = [t + own for t, own in zip(total, self._clipped(number, slab.detach()), strict=True)]
+            towards = _slope_of_cosine([t.detach() for t in total], self._wanted)
+            found = []
+            for number, slab in enumerate(slabs):
+                own = first if len(slabs) == 1 else self._clipped(number, slab, again=True)
+                found.append(torch.autograd.grad(_dot(own, towards), slab)[0])
+            return found
 
     def _clipped(self, number: int, slab: Tensor, *, again: bool = False) -> Gradients:
         """Return the gradient of a step, cut to the clip norm as the site does."""
