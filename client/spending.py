@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from client.chain import ChainedLog, Entry
+from client.chain import Chain, ChainedLog, Entry
 from pasta_model.errors import PrivacyError
 from pasta_model.privacy.accounting import Release
 
@@ -47,6 +47,12 @@ class LedgerLog(ChainedLog):
     error = PrivacyError
     unwritable = "nothing is released until it can"
     remedy = "put it back from a copy: without it nobody can say what was spent. Nothing is released before"
+
+    def verify(self) -> Chain:
+        """Compare the whole file with its chain and head; where nothing was ever written, nothing is."""
+        if not self.path.exists() and not self._head.exists():
+            return Chain(0, self.first)
+        return super().verify()
 
 
 def spending_of(entry: Entry) -> Spending:

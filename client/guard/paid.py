@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard's own look into the privacy ledger: no line, no update."""
+"""The guard's own look into the privacy ledger: no line, no update, and no noised error."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from client.audit import AuditLog
 from client.kit import Kit
 from client.ledger import Ledger
 from client.memory import run_name
-from client.private import TRAINING, open_ledger
+from client.private import TRAINING, VALIDATION, open_ledger
 from pasta_model.config import Settings
 from pasta_model.data.store import SiteStore
 from pasta_model.errors import PrivacyError
@@ -17,7 +17,7 @@ LINES, HASH = "ledger-lines", "ledger-hash"  # in the log of exchanges, with eve
 
 
 def check_paid(kind: str, parcel: Parcel, settings: Settings, kit: Kit, log: AuditLog) -> dict[str, Any]:
-    """Return the ledger's last line for the log, when it has the update that would leave.
+    """Return the ledger's last line for the log, when it has the update, or the error, that would leave.
 
     The ledger's hash in the log of exchanges is a second witness: who would replace the ledger must write
     that log anew, too.
@@ -28,16 +28,20 @@ def check_paid(kind: str, parcel: Parcel, settings: Settings, kit: Kit, log: Aud
         When the run protects subjects and no release of this round is in the ledger, or when the ledger is
         not the one of earlier updates.
     """
-    if kind != TRAIN or settings.privacy.unit != "subject":
+    released = {TRAINING: "an update"} if kind == TRAIN else {}
+    if settings.privacy.metrics == "noised" and "valid-mae" in parcel.values:
+        released[VALIDATION] = "a validation error"
+    if settings.privacy.unit != "subject" or not released:
         return {}
     ledger = open_ledger(kit.guard.ledger, SiteStore(kit.site.store))
     refuse_replaced(ledger, log)
     run, number = run_name(settings), int(str(parcel.values["round"]))
-    if not ledger.has_released(run, number, TRAINING):
-        raise PrivacyError(
-            f"an update of run {run}, round {number} would leave, and the ledger has no release of it;"
-            " it stays here"
-        )
+    for mechanism, what in released.items():
+        if not ledger.has_released(run, number, mechanism):
+            raise PrivacyError(
+                f"{what} of run {run}, round {number} would leave, and the ledger has no release of it;"
+                " it stays here"
+            )
     return {LINES: ledger.chain.lines, HASH: ledger.chain.hash}
 
 
