@@ -138,6 +138,7 @@ def test_without_chosen_parts_all_is_sent_once_and_trained(run: Run, initial, se
     assert max((found[n] - initial[n]).abs().max() for n in initial) < 0.01, "two small steps from there"
 
 
+@pytest.mark.slow
 def test_first_measurement_is_that_of_the_model(run: Run, initial, settings_of: Make, make_settings) -> None:
     from pasta_model.checkpoint import new_translator
     from pasta_model.validation import validation_mae
@@ -183,6 +184,7 @@ def test_private_run_without_a_model_takes_the_public_reference(run: Run) -> Non
     assert load_checkpoint(output / "last.safetensors").standardisation == SCHEMES["adni"].reference
 
 
+@pytest.mark.slow
 def test_the_same_again_gives_the_same(run: Run, initial) -> None:
     codecs = {"exchange__uplink": "int8", "exchange__downlink": "int8"}
     one, other = (run(name, exchange__trained="norms, heads", **codecs) for name in "ab")
@@ -218,6 +220,7 @@ class TestResumed:
             run(exchange__trained="norms", federation__rounds=1, run__resume=True)
 
 
+@pytest.mark.slow
 class TestForgetfulSite:
     @pytest.fixture
     def disturbed(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
@@ -273,6 +276,7 @@ class TestForgetfulSite:
             assert (folder / START).is_file()
 
 
+@pytest.mark.slow
 def test_another_model_under_the_same_name_is_not_answered_with_the_old_answer(
     run: Run, initial, tmp_path: Path, make_settings: Make
 ) -> None:
@@ -288,6 +292,7 @@ def test_another_model_under_the_same_name_is_not_answered_with_the_old_answer(
     assert same(two, fresh)
 
 
+@pytest.mark.slow
 class TestAdapters:
     chosen = {"exchange__trained": "norms, adapters", "network__adapter_rank": 2}  # noqa: RUF012
 
@@ -336,6 +341,7 @@ def test_held_out_site_measures_with_the_models_parts(run: Run, initial, make_st
     assert last["failures"] == {}
 
 
+@pytest.mark.slow
 def test_cross_evaluation_finds_the_parts_too(run: Run, initial) -> None:
     output = run(exchange__trained="norms", federation__cross_evaluation=True)
     table = json.loads((output / "cross-evaluation.json").read_text())
