@@ -22,6 +22,7 @@ from pasta_model.commands.attack_tools import (
 if TYPE_CHECKING:
     from pasta_model.config import Settings
     from pasta_model.data.slabs import SlabLoader
+    from pasta_model.diffusion.cycle import Translator
     from pasta_model.privacy.attacks.canaries import CanaryAudit
     from pasta_model.privacy.plan import Plan
 
@@ -40,9 +41,10 @@ def run_canaries(
     """Audit, tell, and leave with exit status 1 when a leak was seen."""
     from rich.console import Console
 
+    from pasta_model.checkpoint import new_translator
     from pasta_model.config import settings_from_toml
     from pasta_model.errors import PrivacyError
-    from pasta_model.privacy.attacks.canaries import telling_rounds
+    from pasta_model.privacy.attacks.canaries import refuse_too_many, telling_rounds
     from pasta_model.privacy.plan import plan_for
 
     refuse_unwritable_file(json)
@@ -53,6 +55,8 @@ def run_canaries(
     all_rounds = settings.federation.rounds
     if rounds is not None and rounds > all_rounds:
         raise PrivacyError(f"found --rounds {rounds}, but the run has {all_rounds}; wanted at most those")
+    translator = new_translator(settings)
+    refuse_too_many((p for p in translator.network.parameters() if p.requires_grad), canaries)
     audited = rounds or telling_rounds(settings, plan, canaries=canaries, confidence=confidence)
     Console().print(
         f"{plan.subjects} subjects, sampling rate {plan.sampling_rate:.4f}, noise multiplier"
@@ -61,22 +65,26 @@ def run_canaries(
         markup=False,
         highlight=False,
     )
-    found = _audit(
-        loader, settings, plan, seed=seed, canaries=canaries, rounds=audited, confidence=confidence
-    )
+    size: Any = {"canaries": canaries, "rounds": audited, "confidence": confidence}
+    found = _audit(translator, loader, settings, plan, seed=seed, **size)
     _tell(found, plan, json)
     if found.caught:
         raise typer.Exit(1)
 
 
 def _audit(
-    loader: SlabLoader, settings: Settings, plan: Plan, *, seed: int | None, **size: Any
+    translator: Translator,
+    loader: SlabLoader,
+    settings: Settings,
+    plan: Plan,
+    *,
+    seed: int | None,
+    **size: Any,
 ) -> CanaryAudit:
     import secrets
 
     from rich.console import Console
 
-    from pasta_model.checkpoint import new_translator
     from pasta_model.console import progress_bar
     from pasta_model.privacy.attacks.canaries import audit_canaries
     from pasta_model.privacy.subjects import SlabSubjects
@@ -85,7 +93,6 @@ def _audit(
     from pasta_model.training import make_optimizer
 
     own, at = secrets.randbits(63) if seed is None else seed, settings.training.device
-    translator = new_translator(settings)
     subjects = SlabSubjects(
         translator,
         loader,

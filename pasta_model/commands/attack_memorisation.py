@@ -40,13 +40,12 @@ def run_memorisation(synthetic: Path, real: Side, training: Side, *, json: Path 
             "subject": held_out.entries[index].subject,
             "session": held_out.entries[index].session,
             **asdict(one),
-            "nearest": trained.entries[there[one.nearest]].subject,
         }
         for index, one in zip(here, near, strict=True)
     ]
     figures = {"attack": "memorisation", **asdict(found), "trained": len(there), "neighbours": rows}
     tell(
-        "Synthetic PETs beside training PETs, without the mean training PET, in the brain (1 - cosine)",
+        "Synthetic PETs beside training PETs, in the brain, without the mean PET (1 - cosine)",
         [_row(found, len(there))],
         says=_says(found),
         figures=figures,
@@ -83,20 +82,21 @@ def _neighbours(
     from pasta_model.privacy.attacks.memorisation import directions, neighbours
     from pasta_model.privacy.attacks.pets import ground_of, stored_pets, synthetic_pets
 
-    (store, indices), total = held_out, 2 * len(trained[1])
-    with progress_bar(Console(), "training PETs") as progress:
+    (store, indices), total = held_out, 2 * (len(held_out[1]) + len(trained[1]))
+    with progress_bar(Console(), "real PETs") as progress:
         done = count(1)
 
         def on_pet() -> None:
             progress(next(done), total)
 
-        ground = ground_of(*trained, on_pet)
+        ground = ground_of((held_out, trained), on_pet)
         made = synthetic_pets(synthetic, store, indices, ground)
-        real = np.concatenate(list(stored_pets(store, indices, ground)))
+        real = np.concatenate(list(stored_pets(*held_out, ground, on_pet)))
         return neighbours(
             directions(made, ground.mean),
             directions(real, ground.mean),
             persons=[store.entries[i].person for i in indices],
+            trained=[trained[0].entries[i].person for i in trained[1]],
             training=(directions(part, ground.mean) for part in stored_pets(*trained, ground, on_pet)),
         )
 

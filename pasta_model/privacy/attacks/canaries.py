@@ -7,8 +7,7 @@ mechanism lets go of, adds it up over the steps at each canary's coordinate, and
 say about epsilon is `bound`.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -232,13 +231,23 @@ def telling_rounds(settings: Settings, plan: Plan, *, canaries: int, confidence:
     return max(1, largest(holds, settings.federation.rounds))
 
 
-def _coordinates(
-    parameters: Sequence[nn.Parameter], canaries: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    total = math.fsum(p.numel() for p in parameters)
-    if canaries > total or canaries < SUREST:
+def refuse_too_many(parameters: Iterable[Tensor], canaries: int) -> None:
+    """Refuse more canaries than the network has coordinates.
+
+    Raises
+    ------
+    PrivacyError
+        With both numbers.
+    """
+    total = sum(p.numel() for p in parameters)
+    if not SUREST <= canaries <= total:
         raise PrivacyError(
-            f"{canaries} canaries for a network of {int(total)} trained values; each needs a value of its"
-            f" own: wanted {SUREST} to {int(total)} canaries"
+            f"{canaries} canaries for a network of {total} trained values; each needs a value of its own:"
+            f" wanted {SUREST} to {total} canaries"
         )
-    return rng.choice(int(total), size=canaries, replace=False, shuffle=False).astype(np.int64)
+
+
+def _coordinates(parameters: Sequence[Tensor], canaries: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    refuse_too_many(parameters, canaries)
+    total = sum(p.numel() for p in parameters)
+    return rng.choice(total, size=canaries, replace=False, shuffle=False).astype(np.int64)

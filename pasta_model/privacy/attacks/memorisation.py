@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Are synthetic PETs copies of training PETs? Nearest neighbours, after Meehan et al. (2004.05675).
 
-Volumes are compared inside the brain after the mean training PET is taken off: otherwise all brains are
-alike. What is left is compared by its direction, 1 - cosine, so a smoother PET is no nearer to everybody.
+Volumes are compared inside the brain after the mean PET is taken off: otherwise all brains are alike. It is
+the mean of training and held-out PETs alike; that of training alone would push training PETs away. What is
+left is compared by its direction, 1 - cosine, so a smoother PET is no nearer to everybody.
 
-Synthetic PETs are of held-out persons. Is one nearer to some training PET than to the PETs of other held-out
-persons? There are more training PETs, so some are nearer by number alone; the real PET of the same person
-is therefore asked the same, and only the difference counts::
+Synthetic PETs are of held-out persons. Does one lean to training, that is: is it nearer to a training PET
+than to a PET of another held-out person? Of equally many persons, drawn in all ways from the larger side::
 
-    log(distance to the nearest training PET / distance to the nearest held-out PET of another person)
+    E log(distance to the nearest training person) - E log(distance to the nearest other held-out person)
 
-of synthetic PETs below that of real ones: copying (Mann and Whitney, one value a person).
+Where synthetic PETs lean more to training than the real PETs of the same persons, they are copied (Mann and
+Whitney, one value a person).
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,28 +38,18 @@ class Neighbour:
         From the synthetic PET to the nearest training PET, to the nearest PET of another held-out person, to
         the real PET.
     nearest
-        Which training PET that is.
-    real_training, real_held_out
-        From the real PET.
+        Whose training PET that is.
+    leaning, real_leaning
+        Of the synthetic and of the real PET: negative is nearer to training.
     """
 
     person: str
     training: float
-    nearest: int
+    nearest: str
     held_out: float
     own: float
-    real_training: float
-    real_held_out: float
-
-    @property
-    def leaning(self) -> float:
-        """How much nearer training is than held-out, for the synthetic PET: negative is nearer."""
-        return _leaning(self.training, self.held_out)
-
-    @property
-    def real_leaning(self) -> float:
-        """The same for the real PET."""
-        return _leaning(self.real_training, self.real_held_out)
+    leaning: float
+    real_leaning: float
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,12 @@ def directions(volumes: Vectors, mean: NDArray[np.floating]) -> Vectors:
 
 
 def neighbours(
-    synthetic: Vectors, real: Vectors, *, persons: Sequence[str], training: Iterable[Vectors]
+    synthetic: Vectors,
+    real: Vectors,
+    *,
+    persons: Sequence[str],
+    training: Iterable[Vectors],
+    trained: Sequence[str],
 ) -> list[Neighbour]:
     """Look around the synthetic and the real PET of every held-out session.
 
@@ -120,37 +117,67 @@ def neighbours(
         Whose they are.
     training
         `directions` of training PETs, in portions: they need not be in memory at once.
+    trained
+        Whose those are.
 
     Raises
     ------
     PrivacyError
         When fewer than two persons are held out, or nobody trains.
     """
-    if len(set(persons)) < 2:
-        raise PrivacyError(f"found {len(set(persons))} held-out person(s); wanted two or more to compare")
-    both = np.concatenate([synthetic, real])
-    portions = [1 - both @ portion.T for portion in training]
-    if not portions:
-        raise PrivacyError("found no training PET; wanted at least one")
-    to_training = np.concatenate(portions, axis=1)
-    names = np.asarray(persons)
-    to_held_out = 1 - both @ real.T
-    own = np.diagonal(to_held_out)[: len(real)].copy()
-    to_held_out[np.tile(names, 2)[:, None] == names] = np.inf
-    near, far = to_training.min(axis=1), to_held_out.min(axis=1)
-    n = len(real)
-    return [
-        Neighbour(
-            person=persons[i],
-            training=float(near[i]),
-            nearest=int(to_training[i].argmin()),
-            held_out=float(far[i]),
-            own=float(own[i]),
-            real_training=float(near[n + i]),
-            real_held_out=float(far[n + i]),
+    if len(set(persons)) < 2 or not trained:
+        raise PrivacyError(
+            f"found {len(set(persons))} held-out person(s) and {len(set(trained))} in training; wanted two or"
+            " more, and one or more"
         )
-        for i in range(n)
-    ]
+    both = np.concatenate([synthetic, real])
+    near = _by_person(np.concatenate([1 - both @ portion.T for portion in training], axis=1), trained)
+    to_held_out = 1 - both @ real.T
+    own = np.diagonal(to_held_out)
+    far = _by_person(to_held_out, persons)
+    found, names = [], sorted(set(trained))
+    for i, person in enumerate(persons):
+        others = far.columns != person
+        pairs = [(near.values[row], far.values[row, others]) for row in (i, len(persons) + i)]
+        found.append(
+            Neighbour(
+                person=person,
+                training=float(pairs[0][0].min()),
+                nearest=names[int(pairs[0][0].argmin())],
+                held_out=float(pairs[0][1].min()),
+                own=float(own[i]),
+                leaning=leaning(*pairs[0]),
+                real_leaning=leaning(*pairs[1]),
+            )
+        )
+    return found
+
+
+def leaning(training: NDArray[np.floating], held_out: NDArray[np.floating]) -> float:
+    """Return how much nearer training is than held-out, among equally many of either; negative is nearer."""
+    drawn = min(len(training), len(held_out))
+    return _log_nearest(training, drawn) - _log_nearest(held_out, drawn)
+
+
+def _log_nearest(distances: NDArray[np.floating], drawn: int) -> float:
+    """Mean of the logarithm of the smallest of `drawn` distances, over all ways to draw them."""
+    n = len(distances)
+    left = np.arange(n, 0, -1)  # those not smaller than the i-th smallest, which is itself one of them
+    # Drawn are `drawn` of n, and none of the i - 1 smaller ones.
+    none_smaller = np.cumprod([1.0, *np.clip((left[:-1] - drawn) / left[:-1], 0, None)])
+    logs = np.log(np.maximum(np.sort(distances), NEAREST))
+    return float((none_smaller * np.minimum(drawn / left, 1.0) * logs).sum())
+
+
+class _Distances(NamedTuple):
+    values: NDArray[np.floating]  # (PETs, persons), from a PET to a person's nearest PET
+    columns: NDArray[np.str_]  # (persons,)
+
+
+def _by_person(distances: NDArray[np.floating], persons: Sequence[str]) -> _Distances:
+    names = np.array(sorted(set(persons)))
+    owner = np.asarray(persons)
+    return _Distances(np.stack([distances[:, owner == n].min(axis=1) for n in names], axis=1), names)
 
 
 def memorisation(found: Sequence[Neighbour]) -> Memorisation:
@@ -173,7 +200,3 @@ def memorisation(found: Sequence[Neighbour]) -> Memorisation:
         held_out=float(np.median([v.held_out for v in found])),
         own=float(np.median([v.own for v in found])),
     )
-
-
-def _leaning(training: float, held_out: float) -> float:
-    return float(np.log(max(training, NEAREST) / max(held_out, NEAREST)))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """PETs as `memorisation` compares them: voxels inside the brain, in SUVR, in portions where they are many."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,30 +20,30 @@ PORTION = 16  # PETs in memory at once
 
 @dataclass(frozen=True)
 class Ground:
-    """What training PETs have in common.
+    """What real PETs have in common.
 
     Attributes
     ----------
     brain
         (D, H, W): voxels that lie in the brain of at least half of them.
     mean
-        Their mean PET, (voxels of the brain,) in SUVR.
+        Their mean, (voxels of the brain,) in SUVR.
     """
 
     brain: NDArray[np.bool_]
-    mean: NDArray[np.float64]
+    mean: NDArray[np.float32]
 
 
-def ground_of(store: SiteStore, indices: Sequence[int], on_pet: Callable[[], None]) -> Ground:
-    """Read all training scans once."""
-    inside, total = np.zeros(1), np.zeros(1)
-    for index in indices:
-        mri, pet = store.slab(index, 0, store.slices)
-        inside, total = inside + (mri > -1), total + pet
-        on_pet()
-    brain = inside >= len(indices) / 2
-    mean = (total / len(indices)).astype(np.float32)
-    return Ground(brain, PET_SCALE.to_file(mean)[brain].astype(np.float64))
+def ground_of(sides: Iterable[tuple[SiteStore, Sequence[int]]], on_pet: Callable[[], None]) -> Ground:
+    """Read all these scans once."""
+    inside, total, count = np.zeros(1), np.zeros(1), 0
+    for store, indices in sides:
+        for index in indices:
+            mri, pet = store.slab(index, 0, store.slices)
+            inside, total, count = inside + (mri > -1), total + pet, count + 1
+            on_pet()
+    brain = inside >= count / 2
+    return Ground(brain, PET_SCALE.to_file((total / count).astype(np.float32))[brain])
 
 
 def stored_pets(

@@ -26,9 +26,9 @@ def put(folder: Path, subject: str, data: np.ndarray, affine: np.ndarray = HEAD.
     write_volume(folder / subject / "bl" / "pet" / name, Volume(data.astype(np.float32), affine, "SUVR"))
 
 
-def test_the_mean_and_the_brain_are_those_of_training(store) -> None:
+def test_the_mean_and_the_brain_are_those_of_all_sides(store) -> None:
     seen = []
-    ground = ground_of(store, [0, 1, 2], lambda: seen.append(1))
+    ground = ground_of([(store, [0]), (store, [1, 2])], lambda: seen.append(1))
     assert len(seen) == 3
     mri, pet = zip(*(store.slab(i, 0, store.slices) for i in (0, 1, 2)), strict=True)
     assert np.array_equal(ground.brain, np.sum([m > -1 for m in mri], axis=0) >= 2)
@@ -40,7 +40,7 @@ def test_the_mean_and_the_brain_are_those_of_training(store) -> None:
 
 
 def test_synthetic_pets_lie_as_the_stored_ones(store, tmp_path) -> None:
-    ground = ground_of(store, [0, 1, 2], lambda: None)
+    ground = ground_of([(store, [0, 1, 2])], lambda: None)
     valid = store.indices("valid")
     real = (store.slab(valid[0], 0, store.slices)[1] + 1) * 1.5
     put(tmp_path, "sub-Adan", store.template.to_head(real))
@@ -49,7 +49,7 @@ def test_synthetic_pets_lie_as_the_stored_ones(store, tmp_path) -> None:
 
 
 def test_every_session_without_a_usable_pet_is_named(store, tmp_path) -> None:
-    ground = ground_of(store, [0, 1, 2], lambda: None)
+    ground = ground_of([(store, [0, 1, 2])], lambda: None)
     spoilt = np.ones(HEAD.shape)
     spoilt[3, 3, 3] = np.nan
     fine = template(1.5).head
