@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from benchmarks import quality, synthesis, training_step
+from benchmarks import privacy, private_step, quality, synthesis, training_step
 from pasta_model.console import run_command
 from pasta_model.errors import ConfigError
 from pasta_model.files import write_json, write_text
@@ -37,7 +37,7 @@ def stages(folder: Path, device: str) -> dict[str, list[str]]:
     repeats = ["--repeats", "5"] if gpu else []
     timed = {
         name: [f"benchmarks.{name}", "--device", device, "--output", str(folder / f"{name}.json"), *repeats]
-        for name in ("training_step", "synthesis")
+        for name in ("training_step", "synthesis", "private_step")
     }
     timed["synthesis"] += ["--slabs", "8" if gpu else "1"]
     timed["training_step"] += ["--batch-size", "8"] if gpu else []
@@ -48,6 +48,8 @@ def stages(folder: Path, device: str) -> dict[str, list[str]]:
         "quality": [*scores, "--subjects", "0-1"],
         "quality of more subjects": [*scores, "--subjects", "2-9", "--few"],
         "pictures": ["benchmarks.pictures", model, str(folder), "--output", str(folder), "--device", device],
+        # a small network on 3 mm: nothing for a GPU to do
+        **({} if gpu else {"privacy": ["benchmarks.privacy", str(folder / "privacy")]}),
     }
 
 
@@ -117,7 +119,8 @@ def main(folder: Path, *, device: str = "cpu", minutes: float = 9.0, train_minut
 def results(folder: Path, device: str) -> str:
     """Return all tables of a folder as Markdown."""
     parts = ["# Results of one machine"]
-    for name, module in (("training_step", training_step), ("synthesis", synthesis)):
+    told = {"training_step": training_step, "synthesis": synthesis, "private_step": private_step}
+    for name, module in told.items():
         file = folder / f"{name}.json"
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         said = module.table(found) if found else "not measured"
@@ -125,6 +128,9 @@ def results(folder: Path, device: str) -> str:
     cells = quality.read_rows(folder / "cells.jsonl")
     said = quality.table(cells) if cells else "not measured"
     parts.append(f"## Quality: `python -m benchmarks.quality`\n\n{said}")
+    own = folder / "privacy"
+    said = privacy.whole_table(own) if (own / "results").is_dir() else "not measured"
+    parts.append(f"## Privacy: `python -m benchmarks.privacy`\n\n{said}")
     parts += [f"![{p.stem}]({p.name})" for p in sorted(folder.glob("*.png"))]
     return "\n\n".join(parts) + "\n"
 

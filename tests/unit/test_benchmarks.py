@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the benchmarks compare is the same function, and their tables say what was measured."""
 
+import numpy as np
+import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from benchmarks.plain import PLAIN_SETTINGS, plain_network
+from benchmarks.privacy import METHODS, Method
+from benchmarks.privacy_table import reading, summary
+from benchmarks.private_step import Steps
+from benchmarks.private_step import table as private_step_table
 from benchmarks.quality import FAULTY, REFERENCE, Cell, table
 from benchmarks.run import stages
 from benchmarks.synthesis import table as synthesis_table
@@ -76,3 +83,58 @@ def test_a_gpu_machine_trains_base(tmp_path) -> None:
     train = stages(tmp_path, "cuda")["train"]
     assert train[train.index("--size") + 1] == "base"
     assert "--size" not in stages(tmp_path, "cpu")["train"]
+    assert "privacy" in stages(tmp_path, "cpu")
+    assert "--device" in stages(tmp_path, "cuda")["private_step"]
+
+
+def test_an_epsilon_of_infinity_is_ordinary_training(tmp_path) -> None:
+    private, ordinary = (Method("norms", e).settings(tmp_path, 0) for e in (3.0, 0.0))
+    assert (private.privacy.unit, private.privacy.epsilon) == ("subject", 3.0)
+    assert ordinary.privacy.unit == "none"
+    for settings in (private, ordinary):
+        assert settings.exchange.trained_parts == ("norms",)
+        assert settings.run.initial.endswith("last.safetensors")
+    assert Method("scratch", 3.0).settings(tmp_path, 0).run.initial == ""
+    assert len({m.name for m in METHODS}) == len(METHODS)
+
+
+def subject(number: int, *, sick: bool, loss: float) -> dict:
+    regions = dict.fromkeys("ab", 1.3 - (loss if sick else 0.0) + 0.01 * number)
+    told = {"site": "alder", "subject": f"{number}", "diagnosis": "Dementia" if sick else "CN"}
+    return told | {"mae": 0.1, "regions": regions}
+
+
+def test_privacy_table_reads_synthetic_pets_with_what_real_ones_taught() -> None:
+    def cohort(loss: float) -> list[dict]:
+        return [subject(n, sick=n % 2 == 0, loss=loss) for n in range(8)]
+
+    real = {"train": cohort(0.4), "test": cohort(0.4)}
+    good, blind = summary(cohort(0.4), real), summary(cohort(0.0), real)
+    assert good["mean"].tolist() == [pytest.approx(0.1), 0.0, 1.0, 1.0]
+    # Nobody looks demented: half of the truth is missed, and each sick one is 0.4 off.
+    assert blind["mean"][:3].tolist() == [pytest.approx(0.1), pytest.approx(0.2), 0.5]
+    assert blind["low"][1] <= 0.2 <= blind["high"][1]
+
+
+def test_reading_is_balanced_accuracy_and_auc() -> None:
+    rng = np.random.default_rng(0)
+    chance, demented = rng.integers(0, 11, 40) / 10, rng.random(40) < 0.3
+    wanted = balanced_accuracy_score(demented, chance > 0.5), roc_auc_score(demented, chance)
+    assert reading(chance, demented) == pytest.approx(wanted)
+
+
+def test_a_private_step_is_timed_against_ordinary_ones() -> None:
+    settings = settings_from_flat({"network.shape": SHAPE, "training.dtype": "float32", "sampling.hop": 1})
+    steps = Steps(settings, subjects=2, slabs=1)
+    before = [p.detach().clone() for p in steps.translator.network.parameters()]
+    for way in steps.ways().values():
+        way()
+        after = [p.detach().clone() for p in steps.translator.network.parameters()]
+        assert any((a != b).any() for a, b in zip(after, before, strict=True))
+        before = after
+    rows = [{"size": "tiny", "dtype": "float32", "subjects": 2, "slabs": 1}]
+    rows[0] |= {"private": 1.1, "accumulated": 1.0, "one large batch": 0.5}
+    rows.append({"subjects": 4, "way": "private", "growth": 2e6, "peak": 3e6})
+    said = private_step_table({"hardware": "a machine", "rows": rows})
+    assert "| `tiny` | float32 | 2 x 1 | 1.10 | **1.10** | 2.20 |" in said
+    assert "| 4 | private | 2 | 3 |" in said
