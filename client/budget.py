@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from client.audit import AuditLog
-from client.guard.paid import refuse_replaced
+from client.chain import Entry
+from client.guard.paid import LINES, refuse_replaced
 from client.kit import read_kit
 from client.ledger import Ledger
+from client.memory import run_name
 from client.policy import Policy, read_policy
-from client.private import Privacy, default_ledger, open_ledger, persons
+from client.private import TRAINING, Privacy, default_ledger, open_ledger, persons
 from client.spending import Limit, Spending
 from pasta_model.config import settings_from_toml
 from pasta_model.data.store import SiteStore
+from pasta_model.exchange.contents import TRAIN
 from pasta_model.federated_sections import PrivacySettings
-from pasta_model.privacy.accounting import epsilon
+from pasta_model.privacy.accounting import Accountant, epsilon
 from pasta_model.privacy.plan import plan_for
 
 SPLITS = {"train": "those who train", "valid": "those who validate"}
+OTHERS = "those of earlier runs"
+BOTH: tuple[Accountant, ...] = ("prv", "rdp")
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,12 @@ class Account:
     Attributes
     ----------
     spent
-        Epsilon of the person of whom most was released, by PRV and by RDP, among those who train and those
-        who validate.
+        Epsilon of the person of whom most was released, by PRV and by RDP, among those who train, those who
+        validate, and those of earlier runs who now do neither.
     limit
         The policy's, over all runs.
+    bare
+        Updates of runs without subject privacy that left; no epsilon covers them.
     """
 
     site: str
@@ -68,6 +75,7 @@ class Account:
     spent: dict[str, tuple[float, float]]
     lines: int
     hash: str
+    bare: int = 0
 
     def told(self) -> dict[str, Any]:
         """Return everything as plain values."""
@@ -102,13 +110,16 @@ def account_of(place: Place) -> Account:
     if place.log is not None:
         refuse_replaced(ledger, place.log)
     delta = place.policy.max_delta if place.policy else _last_delta(ledger)
-    spent = {}
-    for split, name in SPLITS.items():
-        group = persons(place.store, split)
-        if group and not ledger.is_new:
-            limit = Limit(0.0, delta)
-            prv, rdp = (ledger.spent(group, limit, accountant=a) for a in ("prv", "rdp"))
-            spent[name] = (prv, rdp)
+    groups = {name: persons(place.store, split) for split, name in SPLITS.items()}
+    limit, here = Limit(0.0, delta), [person for group in groups.values() for person in group]
+
+    def cost(group: list[str], *, others: bool = False) -> tuple[float, float]:
+        prv, rdp = (ledger.spent(group, limit, accountant=a, others=others) for a in BOTH)
+        return prv, rdp
+
+    spent = {name: cost(group) for name, group in groups.items() if group}
+    if ledger.releases(here, others=True):
+        spent[OTHERS] = cost(here, others=True)
     chain = ledger.chain
     return Account(
         site=place.store.site,
@@ -119,6 +130,7 @@ def account_of(place: Place) -> Account:
         spent=spent,
         lines=chain.lines,
         hash=chain.hash,
+        bare=0 if place.log is None else sum(map(_is_bare, place.log.entries())),
     )
 
 
@@ -136,16 +148,19 @@ def planned(place: Place, settings_file: Path) -> dict[str, Any]:
         place.policy.refuse_run(settings, train_subjects=len(trained))
     plan = plan_for(settings, subjects=len(trained))
     Privacy(place.store, settings, place.policy, place.ledger).look()
-    ledger, whole = open_ledger(place.ledger, place.store), [plan.release(plan.steps)]
+    ledger, run = open_ledger(place.ledger, place.store), run_name(settings)
     limit = Limit(0.0, place.policy.max_delta if place.policy else plan.delta)
-    before = [] if ledger.is_new else ledger.releases(trained)
+    made = sum(s.release.steps for s in ledger.spendings if (s.run, s.mechanism) == (run, TRAINING))
+    rest = [plan.release(max(0, plan.steps - made))]
     return {
         **asdict(plan),
-        "rdp": epsilon(whole, delta=plan.delta, accountant="rdp"),
-        "afterwards": max(
-            epsilon([*whole, *history], delta=limit.delta, accountant="prv") for history in before or [[]]
-        ),
+        "rdp": epsilon([plan.release(plan.steps)], delta=plan.delta, accountant="rdp"),
+        "afterwards": ledger.spent(trained, limit, more=rest, accountant="prv"),
     }
+
+
+def _is_bare(entry: Entry) -> bool:
+    return (entry.get("event"), entry.get("kind")) == ("sent", TRAIN) and LINES not in entry
 
 
 def _last_delta(ledger: Ledger) -> float:

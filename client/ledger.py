@@ -80,7 +80,7 @@ class Ledger:
                 {"event": "opened", "format": FORMAT, "site": self.site, "key": secrets.token_hex(32)}
             )
             return
-        known = frozenset[str]().union(*self.cohorts.values())
+        known = self._known
         if known and not known & self._tokens(persons):
             raise PrivacyError(
                 f"{self.path}: the ledger of another data set: it is about {len(known)} persons, none of them"
@@ -88,14 +88,23 @@ class Ledger:
             )
 
     def spent(
-        self, persons: Iterable[str], limit: Limit, *, more: Sequence[Release] = (), accountant: Accountant
+        self,
+        persons: Iterable[str],
+        limit: Limit,
+        *,
+        more: Sequence[Release] = (),
+        accountant: Accountant,
+        others: bool = False,
     ) -> float:
-        """Return the epsilon of the person of whom most was released, with `more` on top."""
-        histories = self.releases(persons, run=limit.run)
+        """Return the epsilon of the person of whom most was released, with `more` on top.
+
+        `others`: not of these persons, but of all others whom the ledger knows.
+        """
+        histories = self.releases(persons, run=limit.run, others=others)
         costs = (epsilon([*more, *h], delta=limit.delta, accountant=accountant) for h in histories)
         return max(costs, default=0.0)
 
-    def releases(self, persons: Iterable[str], *, run: str = "") -> list[list[Release]]:
+    def releases(self, persons: Iterable[str], *, run: str = "", others: bool = False) -> list[list[Release]]:
         """Return what was released of these persons: one list for all who share a history.
 
         Releases compose person by person: a run that somebody was not in costs them nothing.
@@ -104,7 +113,10 @@ class Ledger:
         for line in self.spendings:
             if run in ("", line.run):
                 by_cohort.setdefault(line.cohort, []).append(line.release)
-        histories = {frozenset(c for c in by_cohort if t in self.cohorts[c]) for t in self._tokens(persons)}
+        tokens = self._tokens(persons)
+        if others:
+            tokens = self._known - tokens
+        histories = {frozenset(c for c in by_cohort if t in self.cohorts[c]) for t in tokens}
         return [[r for cohort in sorted(h) for r in by_cohort[cohort]] for h in histories]
 
     def note_plan(self, run: str, persons: Sequence[str], plan: Entry) -> None:
@@ -245,6 +257,11 @@ class Ledger:
             self._open[entry["task"]] = self.spendings[-1]
         elif event == "released":
             self._open.pop(entry["task"], None)
+
+    @property
+    def _known(self) -> frozenset[str]:
+        """All whom it is about."""
+        return frozenset[str]().union(*self.cohorts.values())
 
     def cohort_of(self, persons: Sequence[str]) -> str:
         """Return the name of these persons together."""

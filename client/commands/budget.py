@@ -48,17 +48,19 @@ def budget(site: Site, *, settings: Run = None, as_json: AsJson = False) -> None
 
 
 def _show(console: Any, account: Account) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     console.print(
         f"site {account.site}: unit subject, {account.subjects} train; epsilon at delta {account.delta:g}",
         highlight=False,
+        markup=False,
     )
     names = ("run", "mechanism", "rounds", "steps", "noise", "sampling", "epsilon", "last day")
     table = Table(*names, box=None)
     for row in account.rows:
         table.add_row(
-            row.run,
+            escape(row.run),  # the coordinator's words
             row.mechanism,
             str(row.rounds),
             str(row.steps),
@@ -74,4 +76,9 @@ def _show(console: Any, account: Account) -> None:
         if account.limit is not None:
             left = f", {max(0.0, account.limit - prv):.3f} of {account.limit:g} left"
         console.print(f"{group}: epsilon {prv:.3f} spent{left} (RDP, looser: {rdp:.3f})", highlight=False)
+    if account.bare:
+        console.print(
+            f"not covered: {account.bare} update(s) of runs without subject privacy left this site, too",
+            highlight=False,
+        )
     typer.echo(f"chain of {account.lines} lines holds; note this elsewhere: {account.lines} {account.hash}")

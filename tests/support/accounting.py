@@ -9,7 +9,9 @@ import pytest
 import client.budget
 import client.ledger
 import pasta_model.privacy.plan
-from pasta_model.privacy.accounting import Accountant, Release, epsilon
+from pasta_model.privacy.accounting import Accountant, Release, calibrated, epsilon
+
+calibrated_once = cache(calibrated)
 
 
 @cache
@@ -27,3 +29,4 @@ def remember(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ledgers, plans and accounts ask a cache."""
     for module in (client.ledger, pasta_model.privacy.plan, client.budget):
         monkeypatch.setattr(module, "epsilon", remembered)
+    monkeypatch.setattr(pasta_model.privacy.plan, "calibrated", calibrated_once)
