@@ -39,8 +39,17 @@ def noised_validation_mae(
     errors = subject_errors(translator, loader, settings=settings)
     spread = settings.privacy.metrics_noise_multiplier * BOUND
     drawn = torch.normal(0.0, spread, (4,), generator=noise or secure_generator(), dtype=torch.float64)
-    total = errors.double().clamp(max=BOUND).sum() + drawn.sum() / 2  # four, as in Opacus's secure mode
+    total = clipped_sum(errors) + drawn.sum() / 2  # four, as in Opacus's secure mode
     return max(0.0, round(float(total) / len(errors), DECIMALS))
+
+
+def clipped_sum(errors: torch.Tensor) -> torch.Tensor:
+    """Return sum_i min(e_i, b).
+
+    An error that is not a number counts as b: weights that overflow for one subject's scan alone would
+    otherwise tell, past all noise, that this subject is there.
+    """
+    return errors.double().nan_to_num(nan=BOUND).clamp(0.0, BOUND).sum()
 
 
 def subject_errors(translator: Translator, loader: SlabLoader, *, settings: Settings) -> torch.Tensor:
