@@ -27,7 +27,7 @@ from pasta_model.diffusion.cycle import Translator, step_loss
 from pasta_model.sections import LossSettings
 from pasta_model.seeding import torch_generator
 
-SMOOTHNESS = 3e-2  # tv
+SMOOTHNESS = 0.1  # tv
 STEP = 0.01  # of Adam, in [-1, 1]
 CORNER = 0.1  # of the rounded |x|, at the start
 Gradients = list[Tensor]
