@@ -19,6 +19,7 @@ from pasta_model.diffusion.cycle import Translator, step_loss
 from pasta_model.diffusion.schedule import Schedule
 from pasta_model.errors import PrivacyError
 from pasta_model.network.dual_arm import DualArm
+from pasta_model.privacy import mechanism as privacy_mechanism
 from pasta_model.privacy.mechanism import GRID_BITS, Mechanism, refuse_batch_statistics
 from pasta_model.sections import DiffusionSettings, LossSettings, NetworkSettings
 
@@ -273,6 +274,26 @@ class TestNoise:
             found.step()
             moved.append(one.tolist())
         assert moved[0] == moved[1] != moved[2]
+
+    def test_a_seeded_one_is_the_sum_of_four(self) -> None:
+        # Holohan & Braghin, 2107.10138, section 5.1: one value is thrown away, and four are added.
+        seen: list[Tensor] = []
+        generator, oracle = (torch.Generator().manual_seed(6) for _ in range(2))
+        one = weights([0.0] * 30)
+        mechanism(one, noise_multiplier=2.0, generator=generator, on_release=seen.extend).step()
+        torch.normal(0.0, 2.0, (1, 1), generator=oracle)
+        wanted = sum(torch.normal(0.0, 2.0, (30,), generator=oracle) for _ in range(4)) / 2
+        torch.testing.assert_close(seen[0], wanted)
+
+    def test_a_secret_generator_has_a_new_key_at_every_step(self, monkeypatch) -> None:
+        # On a GPU that is where the noise comes from.
+        keyed: list[torch.Generator] = []
+        monkeypatch.setattr(privacy_mechanism, "rekey", keyed.append)
+        for generator, wanted in ((None, 3), (torch.Generator(), 3)):
+            found = mechanism(weights([0.0]), noise_multiplier=1.0, generator=generator)
+            for _ in range(3):
+                found.step()
+            assert len(keyed) == wanted
 
     def test_the_global_seed_decides_nothing(self) -> None:
         state, moved = torch.get_rng_state(), []

@@ -5,12 +5,14 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from itertools import combinations
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from torch import nn
 
 from pasta_model.errors import PrivacyError, TrainingError
+from pasta_model.privacy import training
 from pasta_model.privacy.plan import Plan
 from pasta_model.privacy.training import Chance, private_steps
 from pasta_model.training import Place, learning_rate
@@ -108,10 +110,20 @@ class TestWhoIsDrawn:
         for pair in combinations(range(subjects), 2):
             assert abs(together[pair] - steps * rate**2) < bound
 
+    def test_the_rate_to_a_thirtieth(self, make_run, monkeypatch) -> None:
+        monkeypatch.setattr(training, "Mechanism", MagicMock())  # only the draws are of interest
+        monkeypatch.setattr(Vectors, "backward", lambda self, name: torch.zeros(()))
+        coins, rate = 5000 * 40, 0.15
+        run = make_run(training__local_steps=5000)
+        run.train(plan(rate=rate, subjects=40))
+        bound = SIX_ERRORS * math.sqrt(coins * rate * (1 - rate))
+        assert bound < coins * rate / 30
+        assert abs(sum(count for _, count in run.steps) - coins * rate) < bound
+
     def test_all_at_rate_one(self, make_run) -> None:
         run = make_run(training__local_steps=3)
-        assert run.train(plan(rate=1.0, subjects=4)) == pytest.approx(1.5)  # the mean of 0, 1, 2, 3
-        assert run.subjects.drawn == [0, 1, 2, 3] * 3
+        assert run.train(plan(rate=1.0, subjects=41)) == pytest.approx(20)  # the mean of 0 to 40
+        assert run.subjects.drawn == list(range(41)) * 3
 
     def test_draws_and_noise_do_not_follow_from_the_seed(self, make_run) -> None:
         draws, noises = [], []
