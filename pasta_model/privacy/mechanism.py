@@ -57,10 +57,11 @@ class Mechanism:
         on_release: Callable[[Sequence[Tensor]], None] = lambda gradients: None,
     ) -> None:
         self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
-        self._secret = generator is None
         self._generator = generator or secure_generator(str(self.parameters[0].device))
         self._on_release = on_release
-        kind = _Unpredictable if self._secret and self._generator.device.type == "cpu" else DPOptimizer
+        on_cpu = self._generator.device.type == "cpu"
+        self._rekeyed = generator is None and not on_cpu
+        kind = _Unpredictable if generator is None and on_cpu else DPOptimizer
         self._optimizer = kind(
             optimizer,
             noise_multiplier=noise_multiplier,
@@ -70,17 +71,24 @@ class Mechanism:
             secure_mode=True,  # the sum of four draws: no rounding of one gives it away (2107.10138)
         )
 
-    def add(self) -> None:
-        """Take what lies in `grad` as the gradient of one subject: clip it, add it, clear it."""
+    def add(self) -> bool:
+        """Take what lies in `grad` as the gradient of one subject: clip it, add it, clear it.
+
+        Returns
+        -------
+        bool
+            Whether it was a finite number. Otherwise it counts as none: to stop would tell whoever sent the
+            weights that this very subject is here.
+        """
+        found = [p.grad for p in self.parameters if p.grad is not None]
+        if not nn.utils.get_total_norm(found).isfinite():
+            self._optimizer.original_optimizer.zero_grad(set_to_none=True)
+            return False
         for parameter in self.parameters:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             _give(parameter, gradient.detach()[None])
         self._pass_on(last=False)
-
-    def sum_is_finite(self) -> bool:
-        """Whether no subject of the step brought a gradient that is not a number."""
-        sums = [found for p in self.parameters if (found := getattr(p, "summed_grad", None)) is not None]
-        return not sums or bool(torch.stack([total.isfinite().all() for total in sums]).all())
+        return True
 
     def step(self, before: Callable[[], None] = lambda: None) -> None:
         """Add the noise, divide, and take the optimizer's step; a step without subjects is one, too.
@@ -90,7 +98,7 @@ class Mechanism:
         before
             Called between the two, to add what does not come from data to the gradients.
         """
-        if self._secret:
+        if self._rekeyed:
             rekey(self._generator)
         for parameter in self.parameters:  # an empty batch: everybody has been added before
             _give(parameter, parameter.detach().new_zeros((0, *parameter.shape)))

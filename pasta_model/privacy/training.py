@@ -5,7 +5,7 @@ Which subjects are in a step, and the noise, come from the operating system, not
 server knows the seed. A private round can therefore not be made again; its answer is kept instead.
 """
 
-import math
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,12 +14,13 @@ from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from torch import Tensor, nn
 
 from pasta_model.config import Settings
-from pasta_model.errors import TrainingError
 from pasta_model.privacy.mechanism import Mechanism, refuse_batch_statistics
 from pasta_model.privacy.noise import secure_generator
 from pasta_model.privacy.plan import Plan
 from pasta_model.privacy.subjects import Subjects
 from pasta_model.training import Place, learning_rate, proximal_pull
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,6 @@ def private_steps(
     ------
     PrivacyError
         When the network mixes the subjects of a batch.
-    TrainingError
-        When a subject's loss or gradient is not finite; nothing of this step was used.
     """
     network.train()
     refuse_batch_statistics(network)
@@ -76,21 +75,26 @@ def private_steps(
     )
     pull = proximal_pull(network, settings)
     optimizer.zero_grad(set_to_none=True)
-    total, count = 0.0, 0
+    total, count, left_out = torch.zeros((), device=t.device), 0, 0
     for local, drawn in enumerate(draws):
         step = place.round * t.local_steps + local
-        loss = torch.zeros((), device=t.device)
         for index in drawn:
-            loss += subjects.backward(names[index])
-            mechanism.add()
-        total, count = total + loss.item(), count + len(drawn)
-        if not (math.isfinite(total) and mechanism.sum_is_finite()):
-            raise TrainingError(
-                f"a loss or gradient is not finite at site {place.site}, round {place.round}, step {step};"
-                " lower training.learning-rate or check the site's scans"
-            )
+            loss = subjects.backward(names[index])
+            if mechanism.add():
+                total, count = total + loss, count + 1
+            else:
+                left_out += 1
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, total_steps=settings.total_steps, settings=t)
         mechanism.step(before=pull)
         on_step(step, len(drawn))
-    return total / max(1, count)
+    if left_out:
+        logger.error(
+            "site %s, round %d: the gradients of %d of %d drawn subjects were not finite and counted as none;"
+            " check the scans. No other site is told",
+            place.site,
+            place.round,
+            left_out,
+            left_out + count,
+        )
+    return total.item() / max(1, count)
