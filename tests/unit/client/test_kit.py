@@ -27,7 +27,7 @@ def test_what_the_sites_code_is_told_comes_from_the_kit_alone(make_ready_kit) ->
     kit = make_ready_kit()
     told = {"site-store": kit.site.store, "policy": kit.guard.policy, "ledger": kit.guard.ledger}
     assert kit.node_config == {**{name: str(path) for name, path in told.items()}, "device": "cpu"}
-    assert kit.guard.ledger == kit.path.parent / "privacy" / "ledger.jsonl"  # a kit of before has no such line
+    assert kit.guard.ledger == kit.path.parent / "privacy" / "ledger.jsonl"  # the default
 
 
 class TestMistakes:
