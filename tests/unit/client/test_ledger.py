@@ -187,6 +187,7 @@ class TestReservation:
     def test_reservation_that_another_took_the_place_of_is_used_by_nobody(self, tmp_path: Path) -> None:
         """Killed, then the people changed, then released twice: three releases, not two."""
         reserve(opened(tmp_path), "1", persons=["sub-ada"])
+        reserve(opened(tmp_path), "1", persons=["sub-ada", "sub-bob"])
         for _ in range(2):
             release(opened(tmp_path), "1", persons=["sub-ada", "sub-bob"])
         assert spent(opened(tmp_path), "sub-bob") == pytest.approx(oracle(STEP, STEP), rel=1e-9)
