@@ -22,6 +22,7 @@ import hashlib
 import hmac
 import json
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -60,6 +61,7 @@ class Ledger:
         self.plans: dict[str, Entry] = {}
         self.spendings: list[Spending] = []
         self._open: dict[str, Spending] = {}  # the last reservation of a task, where it was not released
+        self._released = Counter[tuple[str, int, str]]()
         self._read()
 
     @property
@@ -176,11 +178,9 @@ class Ledger:
         found = next(islice(self._log.entries(), number - 1, number), {})
         return found.get("hash") == digest
 
-    def has_released(self, run: str, number: int, mechanism: str) -> bool:
-        """Whether a release of this round was reserved, made and kept."""
-        wanted = (run, number, mechanism)
-        found = [s for s in self.spendings if (s.run, s.round, s.mechanism) == wanted]
-        return any(s.identity not in self._open for s in found)
+    def released(self, run: str, number: int, mechanism: str) -> int:
+        """Return how many releases of this round were reserved, made and kept."""
+        return self._released[run, number, mechanism]
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -225,6 +225,7 @@ class Ledger:
         self._refuse_changed(self.chain, entries)
         self._key, self.cohorts, self.plans, self.spendings = "", {}, {}, []
         self._open.clear()
+        self._released.clear()
         for entry in entries:
             self._take_in(entry)
 
@@ -255,8 +256,8 @@ class Ledger:
         elif event == "reserved":
             self.spendings.append(spending_of(entry))
             self._open[entry["task"]] = self.spendings[-1]
-        elif event == "released":
-            self._open.pop(entry["task"], None)
+        elif event == "released" and (made := self._open.pop(entry["task"], None)):
+            self._released[made.run, made.round, made.mechanism] += 1
 
     @property
     def _known(self) -> frozenset[str]:

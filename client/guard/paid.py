@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard's own look into the privacy ledger: no line, no update, and no noised error."""
+"""The guard's own look into the privacy ledger: no line, no update, and no noised error.
 
+As many of a round may leave as the ledger has releases of it. One that is sent again is one.
+"""
+
+import hashlib
+import json
 from typing import Any
 
 from client.audit import AuditLog
@@ -13,11 +18,12 @@ from pasta_model.data.store import SiteStore
 from pasta_model.errors import PrivacyError
 from pasta_model.exchange.contents import TRAIN, Parcel
 
-LINES, HASH = "ledger-lines", "ledger-hash"  # in the log of exchanges, with every private update
+# In the log of exchanges, with all that a line was paid for:
+LINES, HASH, PAID = "ledger-lines", "ledger-hash", "ledger-paid"
 
 
 def check_paid(kind: str, parcel: Parcel, settings: Settings, kit: Kit, log: AuditLog) -> dict[str, Any]:
-    """Return the ledger's last line for the log, when it has the update, or the error, that would leave.
+    """Return what the log shall say of the ledger, when it has the update, or the error, that would leave.
 
     The ledger's hash in the log of exchanges is a second witness: who would replace the ledger must write
     that log anew, too.
@@ -25,24 +31,37 @@ def check_paid(kind: str, parcel: Parcel, settings: Settings, kit: Kit, log: Aud
     Raises
     ------
     PrivacyError
-        When the run protects subjects and no release of this round is in the ledger, or when the ledger is
-        not the one of earlier updates.
+        When the run protects subjects and the ledger has no release of this round, or none that has not left
+        yet as something else, or when the ledger is not the one of earlier updates.
     """
-    released = {TRAINING: "an update"} if kind == TRAIN else {}
+    leaving = {TRAINING: _digest(parcel)} if kind == TRAIN else {}
     if settings.privacy.metrics == "noised" and "valid-mae" in parcel.values:
-        released[VALIDATION] = "a validation error"
-    if settings.privacy.unit != "subject" or not released:
+        leaving[VALIDATION] = hashlib.sha256(repr(parcel.values["valid-mae"]).encode()).hexdigest()
+    if settings.privacy.unit != "subject" or not leaving:
         return {}
     ledger = open_ledger(kit.guard.ledger, SiteStore(kit.site.store))
     refuse_replaced(ledger, log)
     run, number = run_name(settings), int(str(parcel.values["round"]))
-    for mechanism, what in released.items():
-        if not ledger.has_released(run, number, mechanism):
+    paid = [f"{run}/{number}/{mechanism}/{what}" for mechanism, what in leaving.items()]
+    left = {one for entry in log.entries() for one in entry.get(PAID, [])} | set(paid)
+    for mechanism in leaving:
+        wanted = sum(one.startswith(f"{run}/{number}/{mechanism}/") for one in left)
+        found = ledger.released(run, number, mechanism)
+        if wanted > found:
             raise PrivacyError(
-                f"{what} of run {run}, round {number} would leave, and the ledger has no release of it;"
-                " it stays here"
+                f"run {run}, round {number}, {mechanism}: with this {wanted} would have left, and the ledger"
+                f" has {found} release(s); it stays here"
             )
-    return {LINES: ledger.chain.lines, HASH: ledger.chain.hash}
+    return {LINES: ledger.chain.lines, HASH: ledger.chain.hash, PAID: paid}
+
+
+def _digest(parcel: Parcel) -> str:
+    """SHA-256 of an update, whatever is told with it."""
+    found = hashlib.sha256()
+    for name, array in sorted(parcel.arrays.items()):
+        found.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def refuse_replaced(ledger: Ledger, log: AuditLog) -> None:

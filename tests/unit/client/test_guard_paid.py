@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import pytest
 
 from client.ledger import Ledger
@@ -64,9 +65,9 @@ def stays(node: Node, kind: str, parcel: Parcel) -> str:
     return last["reason"]
 
 
-def error_of(update: Callable[..., Parcel], node: Node) -> Parcel:
+def error_of(update: Callable[..., Parcel], node: Node, *, error: float = 0.25) -> Parcel:
     """An answer to an evaluation."""
-    asked: Mapping[str, object] = BARE | {"codec": None, "subjects": 1, "valid_mae": 0.25}
+    asked: Mapping[str, object] = BARE | {"codec": None, "subjects": 1, "valid_mae": error}
     return Parcel(update(node, **asked).values, {})
 
 
@@ -95,19 +96,46 @@ def test_update_without_its_line_stays(private, update, paid: Mapping[str, objec
     if paid is not None:
         pay(node, **paid)  # type: ignore[arg-type]
     said = stays(node, "train", update(node, **BARE))
-    assert said.startswith("an update of run ")
-    assert "round 0 would leave, and the ledger has no release of it; it stays here" in said
+    wanted = "round 0, training: with this 1 would have left, and the ledger has 0 release(s); it stays here"
+    assert wanted in said
 
 
 def test_noised_error_without_its_line_stays(private, update) -> None:
     node = private(privacy__metrics="noised")
     pay(node)
-    assert "a validation error of run" in stays(node, "train", update(node, **BARE | {"valid_mae": 0.25}))
-    assert "a validation error of run" in stays(node, "evaluate", error_of(update, node))
+    wanted = "validation error: with this 1 would have left, and the ledger has 0 release(s)"
+    assert wanted in stays(node, "train", update(node, **BARE | {"valid_mae": 0.25}))
+    assert wanted in stays(node, "evaluate", error_of(update, node))
     pay(node, mechanism=VALIDATION)
     sent = node.ask("train", answers(update(node, **BARE | {"valid_mae": 0.25})))
     assert sent.parcel.values["valid-mae"] == 0.25
     assert node.ask("evaluate", answers(error_of(update, node))).parcel.values["valid-mae"] == 0.25
+
+
+def test_as_many_updates_leave_as_lines_were_paid_for(private, update) -> None:
+    """A line of the round is not a licence for all that is called this round."""
+    node = private()
+    pay(node)
+    first, second = update(node, **BARE), update(node, **BARE)
+    for name in second.arrays:
+        second.arrays[name] = second.arrays[name] + np.float32(1e-3)
+    assert node.ask("train", answers(first)).message.has_content()
+    assert "with this 2 would have left, and the ledger has 1 release(s)" in stays(node, "train", second)
+    node.restart()
+    assert node.ask("train", answers(first)).message.has_content(), "what left is given again"
+    stays(node, "train", second)
+    pay(node)
+    assert node.ask("train", answers(second)).message.has_content()
+
+
+def test_every_noised_error_that_leaves_was_paid_for(private, update) -> None:
+    node = private(privacy__metrics="noised")
+    pay(node, mechanism=VALIDATION)
+    assert node.ask("evaluate", answers(error_of(update, node))).message.has_content()
+    assert node.ask("evaluate", answers(error_of(update, node))).message.has_content()
+    assert "with this 2 would have left" in stays(node, "evaluate", error_of(update, node, error=0.3))
+    pay(node, mechanism=VALIDATION)
+    assert node.ask("evaluate", answers(error_of(update, node, error=0.3))).message.has_content()
 
 
 def test_answer_that_tells_nothing_of_anybody_needs_no_line(private, update) -> None:

@@ -289,7 +289,7 @@ class TestAskedTwice:
         (line,) = lines(settings)
         assert line.round == 0
         ledger = ledger_of(settings)
-        assert ledger.has_released(line.run, 0, TRAINING), "what left is noted as released"
+        assert ledger.released(line.run, 0, TRAINING) == 1, "what left is noted as released"
         assert spent(settings) == pytest.approx(cost(settings, rounds=1), rel=1e-9)
 
     def test_other_weights_are_another_release(self, settings: Settings, trained) -> None:
