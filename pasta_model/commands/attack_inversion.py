@@ -103,13 +103,13 @@ def _victim(
 
 def _row(case: Case, found: Reconstruction) -> dict[str, str]:
     return {
-        "local steps": str(found.steps),
+        "steps": str(found.steps),
         "protected by": case.words,
         "slabs": str(found.slabs),
         "correlation": f"{found.correlation:.3f}",
-        "known before": f"{found.known_correlation:.3f}",
-        "PSNR (dB)": f"{found.psnr:.2f}",
-        "known before (dB)": f"{found.known_psnr:.2f}",
+        "known": f"{found.known_correlation:.3f}",
+        "PSNR dB": f"{found.psnr:.2f}",
+        "known dB": f"{found.known_psnr:.2f}",
     }
 
 

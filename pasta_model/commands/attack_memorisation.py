@@ -109,7 +109,7 @@ def _row(found: Memorisation, trained: int) -> dict[str, str]:
         "to the nearest training PET": f"{found.training:.3f}",
         "to the nearest held-out PET": f"{found.held_out:.3f}",
         "nearer to training than to its own": share(found.near_training),
-        "to another held-out": share(found.near_held_out),
+        "nearer to another held-out": share(found.near_held_out),
         "leans to training, p": f"{found.p_value:.2g}",
     }
 

@@ -119,9 +119,11 @@ def tell(
     from pasta_model.files import write_json
 
     console = Console()
-    table = Table(*rows[0], title=title, title_justify="left", box=None)
-    for row in rows:
-        table.add_row(*row.values())
+    lone = len(rows) == 1  # many figures of one thing: one below the other
+    headings = ["", ""] if lone else list(rows[0])
+    table = Table(*headings, title=title, title_justify="left", box=None, show_header=not lone)
+    for cells in rows[0].items() if lone else (row.values() for row in rows):
+        table.add_row(*cells)
     console.print(table)
     console.print(says, style=style or None, markup=False, highlight=False)
     if json:

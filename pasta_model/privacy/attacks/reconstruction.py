@@ -39,7 +39,7 @@ class Case:
         """What protects it."""
         if self.noise_multiplier is None:
             return "nothing"
-        return f"clip, noise {self.noise_multiplier:g}" if self.noise_multiplier else "clip"
+        return f"noise {self.noise_multiplier:g}" if self.noise_multiplier else "clip"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,13 @@ def reconstruct(
     iterations: int,
     on_iteration: Callable[[], None] = lambda: None,
 ) -> Reconstruction:
-    """Make updates of some slabs and attack each; cases of the same steps are about the same slabs."""
+    """Make updates of some slabs and attack each; cases of the same steps are about the same slabs.
+
+    Raises
+    ------
+    PrivacyError
+        When an update is not finite.
+    """
     device = settings.training.device
     translator.network.eval()
     rows = []
@@ -144,10 +150,14 @@ def _update(
     noise: torch.Generator,
 ) -> Update:
     if case.noise_multiplier is None:
-        return plain_update(translator, lessons, settings=settings)
-    return private_update(
-        translator, lessons, settings=settings, noise_multiplier=case.noise_multiplier, generator=noise
-    )
+        made = plain_update(translator, lessons, settings=settings)
+    else:
+        made = private_update(
+            translator, lessons, settings=settings, noise_multiplier=case.noise_multiplier, generator=noise
+        )
+    if not all(bool(value.isfinite().all()) for value in made.after):
+        raise PrivacyError("an update is not finite; the model's weights or the scans are damaged")
+    return made
 
 
 def _scores(lesson: Lesson, found: Tensor, guess: Tensor) -> tuple[float, float, float, float]:

@@ -205,4 +205,4 @@ def test_figures_by_hand() -> None:
     with _RoundedAbs(0.5):
         assert torch.tensor([0.0, 1.2]).abs().tolist() == pytest.approx([0.5, 1.3])
     assert torch.tensor([-1.0]).abs() == 1.0
-    assert [Case(1, s).words for s in (None, 0.0, 0.5)] == ["nothing", "clip", "clip, noise 0.5"]
+    assert [Case(1, s).words for s in (None, 0.0, 0.5)] == ["nothing", "clip", "noise 0.5"]
