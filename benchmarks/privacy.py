@@ -152,11 +152,13 @@ class Method:
 METHODS = (
     *(Method(way, 3.0) for way in WAYS),
     *(Method(way, alone=True) for way in ("scratch", "all")),
-    *(Method(way) for way in ("scratch", "all")),
-    *(Method(way, epsilon) for way in ("all", "norms") for epsilon in (1.0, 8.0)),
-    Method("all", 3.0, slabs=4),
-    Method("norms"),
-    *(Method("norms, adapters", epsilon) for epsilon in (1.0, 8.0, 0.0)),
+    *(Method(way) for way in ("all", "norms")),
+    *(Method("norms", epsilon) for epsilon in (8.0, 1.0)),
+    Method("norms", 3.0, slabs=4),
+    Method("all", 8.0),
+    Method("scratch"),
+    Method("all", 1.0),
+    *(Method("norms, adapters", epsilon) for epsilon in (8.0, 1.0, 0.0)),
     *(Method("scratch", epsilon) for epsilon in (8.0, 1.0)),
 )
 

@@ -22,7 +22,10 @@ Row = dict[str, Any]
 Floats = NDArray[np.float64]
 DRAWS = 1000
 PLACES = {1.0: 0, 3.0: 1, 8.0: 2, np.inf: 3}
-HEAD = "| method | sigma | MAE (SUVR) | worst site | MetaROI error (SUVR) | worst | AD/CN accuracy | AUC |"
+HEAD = (
+    "| method | sigma | MAE (SUVR) | worst site | to the first row | MetaROI error (SUVR) | worst"
+    " | AD/CN accuracy | AUC |"
+)
 
 
 class Site:
@@ -78,6 +81,19 @@ def summary(rows: Sequence[Row], real: dict[str, list[Row]]) -> dict[str, Floats
     return {"mean": found.mean(axis=0), "worst": worst, "low": low, "high": high}
 
 
+def paired(rows: Sequence[Row], first: Sequence[Row]) -> tuple[float, float, float]:
+    """Mean difference of the MAE to another method on the same subjects, low and high of it."""
+    other = {(row["site"], row["subject"]): row["mae"] for row in first}
+    names = sorted({row["site"] for row in rows})
+    gaps = [
+        np.array([r["mae"] - other[name, r["subject"]] for r in rows if r["site"] == name]) for name in names
+    ]
+    rng = np.random.default_rng(0)
+    draws = [np.mean([rng.choice(gap, len(gap)).mean() for gap in gaps]) for _ in range(DRAWS)]
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return float(np.mean([gap.mean() for gap in gaps])), float(low), float(high)
+
+
 def results(folder: Path, name: str) -> list[dict[str, Any]]:
     """Return the kept results of a method, one a seed."""
     paths = sorted((folder / "results").glob(f"{name}-[0-9]*.json"))
@@ -85,7 +101,10 @@ def results(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def table(folder: Path, names: Sequence[str]) -> str:
-    """Return what there is, as Markdown; several seeds are pooled."""
+    """Return what there is, as Markdown; several seeds are pooled.
+
+    Pairs of methods are compared on the same subjects, which says more than two intervals that overlap.
+    """
     real = json.loads((folder / "real.json").read_text(encoding="utf-8"))
     lines = [HEAD, "|---" * HEAD.count(" | ") + "|---|"]
     for name in names:
@@ -95,20 +114,26 @@ def table(folder: Path, names: Sequence[str]) -> str:
         rows = _pooled(found)
         seeds = f" ({len(found)} seeds)" if len(found) > 1 else ""
         sigma = found[0].get("plan", {}).get("noise_multiplier")
-        lines.append(_line(name + seeds, f"{sigma:.2f}" if sigma else "", summary(rows, real)))
-    lines.append(_line("the real PETs themselves", "", summary(real["test"], real), real=True))
+        told = [name + seeds, f"{sigma:.2f}" if sigma else ""]
+        base = results(folder, names[0])
+        gap = paired(rows, base[0]["rows"]) if base and name != names[0] else None
+        lines.append(_line(told, summary(rows, real), gap))
+    lines.append(_line(["the real PETs themselves", ""], summary(real["test"], real), None, real=True))
     return "\n".join(lines)
 
 
-def _line(name: str, sigma: str, s: dict[str, Floats], *, real: bool = False) -> str:
+def _line(
+    told: list[str], s: dict[str, Floats], gap: tuple[float, float, float] | None, *, real: bool = False
+) -> str:
     def cell(i: int, digits: int) -> str:
         return f"{s['mean'][i]:.{digits}f} ({s['low'][i]:.{digits}f}-{s['high'][i]:.{digits}f})"
 
-    errors = ["", "", "", ""]
+    errors = [""] * 5
     if not real:
-        errors = [cell(0, 4), f"{s['worst'][0]:.4f}", cell(1, 4), f"{s['worst'][1]:.4f}"]
+        apart = f"{gap[0]:+.4f} ({gap[1]:+.4f} to {gap[2]:+.4f})" if gap else ""
+        errors = [cell(0, 4), f"{s['worst'][0]:.4f}", apart, cell(1, 4), f"{s['worst'][1]:.4f}"]
     read = [f"{cell(i, 2)}, worst {s['worst'][i]:.2f}" for i in (2, 3)]
-    return f"| {' | '.join([name, sigma, *errors, *read])} |"
+    return f"| {' | '.join([*told, *errors, *read])} |"
 
 
 def picture(folder: Path, curves: Mapping[str, Mapping[float, str]], flats: Mapping[str, str]) -> None:
@@ -125,11 +150,11 @@ def picture(folder: Path, curves: Mapping[str, Mapping[float, str]], flats: Mapp
     figure = Figure(figsize=(13, 4.6), layout="constrained")
     axes = figure.subplots(1, 3)
     titles = ("MAE in the brain (SUVR)", "MetaROI error (SUVR)", "AD against CN, AUC")
-    for label, by_epsilon in curves.items():
+    for shift, (label, by_epsilon) in enumerate(curves.items()):
         there = {e: results(folder, name) for e, name in by_epsilon.items()}
         kept = {e: summary(_pooled(found), real) for e, found in sorted(there.items()) if found}
+        at = [PLACES[e] + 0.08 * (shift - 1.5) for e in kept]
         for axis, i in zip(axes, (0, 1, 3), strict=True):
-            at = [PLACES[e] for e in kept]
             mean, low, high = (np.array([s[n][i] for s in kept.values()]) for n in ("mean", "low", "high"))
             if at:
                 axis.errorbar(at, mean, (mean - low, high - mean), marker="o", capsize=2, label=label)
@@ -137,9 +162,9 @@ def picture(folder: Path, curves: Mapping[str, Mapping[float, str]], flats: Mapp
         if found := results(folder, name):
             for axis, i in zip(axes, (0, 1, 3), strict=True):
                 axis.axhline(summary(_pooled(found), real)["mean"][i], color="black", ls=style, label=label)
-    axes[2].axhline(summary(real["test"], real)["mean"][3], color="green", label="the real PETs")
+    axes[2].axhline(summary(real["test"], real)["mean"][3], color="gray", label="the real PETs")
     for axis, title in zip(axes, titles, strict=True):
-        axis.set(title=title, xlabel="epsilon (delta 0.001, unit: subject)")
+        axis.set(title=title, xlabel="epsilon (delta 0.001, unit: subject)", xlim=(-0.4, 3.4))
         axis.set_xticks(list(PLACES.values()), ["1", "3", "8", "infinity"])
     figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(folder / "privacy.png", dpi=110)
