@@ -13,7 +13,7 @@ from client.kit import read_kit
 from client.ledger import Ledger
 from client.memory import run_name
 from client.policy import Policy, read_policy
-from client.private import TRAINING, Privacy, default_ledger, open_ledger, persons
+from client.private import TRAINING, Privacy, default_ledger, names, open_ledger, persons
 from client.spending import Limit, Spending
 from pasta_model.config import settings_from_toml
 from pasta_model.data.store import SiteStore
@@ -77,9 +77,15 @@ class Account:
     hash: str
     bare: int = 0
 
+    def left(self, group: str) -> float:
+        """Return what the policy still allows; several runs count by RDP (see `Ledger.careful`)."""
+        prv, rdp = self.spent[group]
+        several = len({row.run for row in self.rows}) > 1
+        return max(0.0, (self.limit or 0.0) - (rdp if several else prv))
+
     def told(self) -> dict[str, Any]:
         """Return everything as plain values."""
-        left = {} if self.limit is None else {n: max(0.0, self.limit - s) for n, (s, _) in self.spent.items()}
+        left = {} if self.limit is None else {n: self.left(n) for n in self.spent}
         return {**asdict(self), "unit": "subject", "left": left}
 
 
@@ -110,11 +116,11 @@ def account_of(place: Place) -> Account:
     if place.log is not None:
         refuse_replaced(ledger, place.log)
     delta = place.policy.max_delta if place.policy else _last_delta(ledger)
-    groups = {name: persons(place.store, split) for split, name in SPLITS.items()}
-    limit, here = Limit(0.0, delta), [person for group in groups.values() for person in group]
+    groups = {name: names(place.store, split) for split, name in SPLITS.items()}
+    here = [person for group in groups.values() for person in group]
 
     def cost(group: list[str], *, others: bool = False) -> tuple[float, float]:
-        prv, rdp = (ledger.spent(group, limit, accountant=a, others=others) for a in BOTH)
+        prv, rdp = (ledger.spent(group, Limit(0.0, delta, accountant=a), others=others) for a in BOTH)
         return prv, rdp
 
     spent = {name: cost(group) for name, group in groups.items() if group}
@@ -147,15 +153,16 @@ def planned(place: Place, settings_file: Path) -> dict[str, Any]:
     if place.policy is not None:
         place.policy.refuse_run(settings, train_subjects=len(trained))
     plan = plan_for(settings, subjects=len(trained))
-    Privacy(place.store, settings, place.policy, place.ledger).look()
+    Privacy(place.store, settings, place.policy, place.ledger).refuse_unaffordable()
     ledger, run = open_ledger(place.ledger, place.store), run_name(settings)
-    limit = Limit(0.0, place.policy.max_delta if place.policy else plan.delta)
+    delta = place.policy.max_delta if place.policy else plan.delta
+    limit = Limit(0.0, delta, accountant=ledger.careful(run))
     made = sum(s.release.steps for s in ledger.spendings if (s.run, s.mechanism) == (run, TRAINING))
     rest = [plan.release(max(0, plan.steps - made))]
     return {
         **asdict(plan),
         "rdp": epsilon([plan.release(plan.steps)], delta=plan.delta, accountant="rdp"),
-        "afterwards": ledger.spent(trained, limit, more=rest, accountant="prv"),
+        "afterwards": ledger.spent(names(place.store, "train"), limit, more=rest),
     }
 
 

@@ -95,7 +95,6 @@ class Ledger:
         limit: Limit,
         *,
         more: Sequence[Release] = (),
-        accountant: Accountant,
         others: bool = False,
     ) -> float:
         """Return the epsilon of the person of whom most was released, with `more` on top.
@@ -103,7 +102,7 @@ class Ledger:
         `others`: not of these persons, but of all others whom the ledger knows.
         """
         histories = self.releases(persons, run=limit.run, others=others)
-        costs = (epsilon([*more, *h], delta=limit.delta, accountant=accountant) for h in histories)
+        costs = (epsilon([*more, *h], delta=limit.delta, accountant=limit.accountant) for h in histories)
         return max(costs, default=0.0)
 
     def releases(self, persons: Iterable[str], *, run: str = "", others: bool = False) -> list[list[Release]]:
@@ -121,6 +120,15 @@ class Ledger:
         histories = {frozenset(c for c in by_cohort if t in self.cohorts[c]) for t in tokens}
         return [[r for cohort in sorted(h) for r in by_cohort[cohort]] for h in histories]
 
+    def careful(self, run: str) -> Accountant:
+        """Return by whom all runs together are counted, while this one goes on.
+
+        What an earlier run showed may have shaped the next one's settings. PRV's sum is proven for settings
+        that were fixed beforehand; RDP's, which is larger, holds for such a budget, too (Feldman and Zrnic
+        2021, privacy filters).
+        """
+        return "rdp" if any(line.run != run for line in self.spendings) else "prv"
+
     def note_plan(self, run: str, persons: Sequence[str], plan: Entry) -> None:
         """Write down what a run will do here; nothing is spent."""
         self._append({"event": "plan", "run": run, "cohort": self._cohort(persons), **plan})
@@ -135,7 +143,6 @@ class Ledger:
         mechanism: str,
         persons: Sequence[str],
         limits: Sequence[Limit],
-        accountant: Accountant,
     ) -> None:
         """Ask for a release before it is made; a reservation that was never used stands again.
 
@@ -154,9 +161,9 @@ class Ledger:
             return
         costs = []
         for limit in limits:
-            cost = self.spent(persons, limit, more=[release], accountant=accountant)
+            cost = self.spent(persons, limit, more=[release])
             if cost > limit.epsilon:
-                before = self.spent(persons, limit, accountant=accountant)
+                before = self.spent(persons, limit)
                 raise BudgetError(
                     f"site {self.site}: {limit.name}: epsilon {before:.3f} of {limit.epsilon:g} is spent"
                     f" (unit subject, delta {limit.delta:g}), and with {mechanism} of round {number} it would"
@@ -219,26 +226,39 @@ class Ledger:
         PrivacyError
             When the chain is broken, or the store remembers lines that are not there.
         """
+        seen = self._witnessed()  # before the ledger: another process may write a line in between
         self.chain = self._log.verify()
         # A line that a killed process has not ended is none, even where it can be read: it goes.
         entries = list(self._log.entries())[: self.chain.lines]
-        self._refuse_changed(self.chain, entries)
+        self._refuse_changed(self.chain, entries, seen)
         self._key, self.cohorts, self.plans, self.spendings = "", {}, {}, []
         self._open.clear()
         self._released.clear()
         for entry in entries:
             self._take_in(entry)
 
-    def _refuse_changed(self, chain: Chain, entries: Sequence[Entry]) -> None:
-        if not chain.holds:
-            raise PrivacyError(f"{self.path}: line {chain.broken_line}: {chain.reason}; {self._log.remedy}")
+    def _witnessed(self) -> tuple[int, str] | None:
+        """Return the last line that the store remembers: its number and hash."""
         if not self._witness.is_file():
-            return
+            return None
         try:
             seen = json.loads(self._witness.read_text(encoding="utf-8"))
-            lines, last = int(seen["lines"]), str(seen["hash"])
+            return int(seen["lines"]), str(seen["hash"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PrivacyError(f"{self._witness}: is damaged; {self._log.remedy}") from error
+
+    def _refuse_changed(self, chain: Chain, entries: Sequence[Entry], seen: tuple[int, str] | None) -> None:
+        whose = next((str(entry.get("site")) for entry in self._log.entries()), self.site)
+        if not chain.holds and whose != self.site:
+            raise PrivacyError(
+                f"{self.path}: the ledger of site {whose!r}, the store is of {self.site!r}; put it back where"
+                " it belongs"
+            )
+        if not chain.holds:
+            raise PrivacyError(f"{self.path}: line {chain.broken_line}: {chain.reason}; {self._log.remedy}")
+        if seen is None:
+            return
+        lines, last = seen
         if not 1 <= lines <= chain.lines or entries[lines - 1].get("hash") != last:
             raise PrivacyError(
                 f"{self.path}: found {chain.lines} line(s), the store remembers {lines}: the ledger was taken"

@@ -54,8 +54,18 @@ def open_ledger(path: Path, store: SiteStore) -> Ledger:
 
 
 def everybody(store: SiteStore) -> list[str]:
-    """Return all persons of a store, whatever their split."""
-    return sorted({entry.person for entry in store.entries})
+    """Return all names of all persons of a store, whatever their split."""
+    return sorted({name for entry in store.entries for name in (entry.person, entry.subject)})
+
+
+def names(store: SiteStore, split: str) -> list[str]:
+    """Return all names of the persons of a split, as the ledger keeps them.
+
+    Who a person is called may change when the data are prepared anew: with an RID that was not known before,
+    or that links two subjects. The names of the subjects stay, and with them what was spent.
+    """
+    entries = (store.entries[i] for i in store.indices(split))
+    return sorted({name for entry in entries for name in (entry.person, entry.subject)})
 
 
 def persons(store: SiteStore, split: str) -> list[str]:
@@ -88,14 +98,16 @@ class Privacy:
         """How losses, errors and times leave."""
         return self.settings.privacy.metrics if self.on else "open"
 
-    @property
-    def limits(self) -> list[Limit]:
-        """What the run promises, and what the site's policy allows over all runs."""
+    def limits(self, ledger: Ledger) -> list[Limit]:
+        """Return what the run promises, and what the site's policy allows over all runs."""
         p = self.settings.privacy
-        own = [Limit(p.epsilon, p.delta, self.run)]
-        return own if self.policy is None else [*own, Limit(self.policy.max_epsilon, self.policy.max_delta)]
+        own = [Limit(p.epsilon, p.delta, self.run, accountant=p.accountant)]
+        return own if self.policy is None else [*own, self._lifetime(ledger, self.policy)]
 
-    def look(self) -> None:
+    def _lifetime(self, ledger: Ledger, policy: Policy) -> Limit:
+        return Limit(policy.max_epsilon, policy.max_delta, accountant=ledger.careful(self.run))
+
+    def refuse_unaffordable(self) -> None:
         """Refuse a run that this site cannot hold to its end, before anything is spent.
 
         Raises
@@ -111,7 +123,7 @@ class Privacy:
 
     @contextmanager
     def round(self, task: TrainTask) -> Iterator[Plan | None]:
-        """Yield the plan of a round that is paid for; what the block keeps is noted as released.
+        """Yield the plan of a round that is paid for; the block calls `release` before it keeps anything.
 
         Raises
         ------
@@ -128,12 +140,29 @@ class Privacy:
             release = plan.release(self.settings.training.local_steps)
             self._reserve(ledger, self._identity(task), release, task, TRAINING, split="train")
             yield plan
-            ledger.note_released(self._identity(task))
 
-    def kept(self, task: TrainTask) -> None:
-        """Note that an answer is about to leave that was kept by a process which was killed then."""
+    def refuse_unpaid(self, task: TrainTask) -> None:
+        """Refuse to give an answer again that the ledger does not know.
+
+        Raises
+        ------
+        PrivacyError
+            When the ledger cannot be used, or has no release of this round.
+        """
+        if self.on and not open_ledger(self.path, self.store).released(self.run, task.round, TRAINING):
+            raise PrivacyError(
+                f"{self.path}: no release of round {task.round} of run {self.run}; it stays here"
+            )
+
+    def release(self, task: TrainTask) -> None:
+        """Note a round as released, when all of it lies ready and nothing of it can be seen yet.
+
+        What is kept of a round feeds the next one (AdamW's moments, personal parts), whether its answer
+        leaves or not. A kill after this line and before the round is kept costs a round: the safe side.
+        """
         if self.on:
-            open_ledger(self.path, self.store).note_released(self._identity(task))
+            with self._alone() as ledger:
+                ledger.note_released(self._identity(task))
 
     def train(
         self,
@@ -199,10 +228,10 @@ class Privacy:
 
     def _planned(self, ledger: Ledger) -> Plan:
         """Return the plan that the ledger has of this run, or make it and write it down."""
-        trained = persons(self.store, "train")
+        trained = names(self.store, "train")
         known = ledger.plans.get(self.run)
         if known is None:
-            plan = plan_for(self.settings, subjects=len(trained))
+            plan = plan_for(self.settings, subjects=len(persons(self.store, "train")))
             self._refuse_too_much(ledger, plan)
             ledger.note_plan(self.run, trained, asdict(plan))
             return plan
@@ -216,12 +245,12 @@ class Privacy:
     def _refuse_too_much(self, ledger: Ledger, plan: Plan) -> None:
         if self.policy is None:
             return
-        limit = Limit(self.policy.max_epsilon, self.policy.max_delta)
-        trained, local = persons(self.store, "train"), self.settings.training.local_steps
+        limit = self._lifetime(ledger, self.policy)
+        trained, local = names(self.store, "train"), self.settings.training.local_steps
 
         def cost(rounds: int) -> float:
             more = [plan.release(rounds * local)] if rounds else []
-            return ledger.spent(trained, limit, more=more, accountant=plan.accountant)
+            return ledger.spent(trained, limit, more=more)
 
         rounds = self.settings.federation.rounds
         if (whole := cost(rounds)) > limit.epsilon:
@@ -241,9 +270,8 @@ class Privacy:
             run=self.run,
             number=task.round,
             mechanism=mechanism,
-            persons=persons(self.store, split),
-            limits=self.limits,
-            accountant=self.settings.privacy.accountant,
+            persons=names(self.store, split),
+            limits=self.limits(ledger),
         )
 
     def _identity(self, task: TrainTask, mechanism: str = TRAINING) -> str:

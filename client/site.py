@@ -34,7 +34,7 @@ from pasta_model.data.clinical import SCHEMES, Moments, Standardisation, clinica
 from pasta_model.data.slabs import SlabLoader
 from pasta_model.data.store import SiteStore
 from pasta_model.diffusion.cycle import Translator
-from pasta_model.errors import StaleWeightsError, StoreError
+from pasta_model.errors import ExchangeError, StaleWeightsError, StoreError
 from pasta_model.exchange.contents import METRICS, Parcel, SiteReport, TrainReport, TrainTask
 from pasta_model.exchange.packing import pack
 from pasta_model.exchange.steps import Step, encode_step
@@ -124,7 +124,7 @@ class Site:
 
         Where the run protects subjects, the sums are zero: a public reference takes their place.
         """
-        self.privacy.look()
+        self.privacy.refuse_unaffordable()
         train = [] if self.privacy.on else self.store.indices("train")
         rows = [self.store.entries[i].clinical for i in train]
         return SiteReport(
@@ -148,8 +148,10 @@ class Site:
         """Measure the received weights, train them on for the local steps, and answer with the difference."""
         known = self.memory.answer(task)
         if known is not None:
-            self.privacy.kept(task)
+            self.privacy.refuse_unpaid(task)
             return self._let_go(known)
+        if task.round >= self.settings.federation.rounds:
+            raise ExchangeError(f"asked for round {task.round} of a run of {self.settings.federation.rounds}")
         with self.privacy.round(task) as plan:
             return self._let_go(self._trained(task, plan))
 
@@ -169,6 +171,7 @@ class Site:
             report = self._report(task, subjects, mae=mae, start=start, loss=loss, update=update)
             answer = report.parcel()
             write_answer(work, task, answer)
+            self.privacy.release(task)
         return answer
 
     def _train(self, translator: Translator, task: TrainTask, work: Path, plan: Plan | None) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from client.chain import Chain, ChainedLog, Entry
 from pasta_model.errors import PrivacyError
-from pasta_model.privacy.accounting import Release
+from pasta_model.privacy.accounting import Accountant, Release
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Limit:
     epsilon: float
     delta: float
     run: str = ""
+    accountant: Accountant = "prv"
 
     @property
     def name(self) -> str:

@@ -54,7 +54,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        lines = [*_sampling_misfits(self), *_exchange_misfits(self), *_site_privacy_misfits(self)]
+        privacy = (*_subject_privacy_misfits(self), *_site_privacy_misfits(self))
+        lines = [*_sampling_misfits(self), *_exchange_misfits(self), *privacy]
         if lines:
             raise ValueError("\n".join(lines))
         return self
@@ -106,6 +107,15 @@ def _exchange_misfits(s: Settings) -> Iterator[str]:
     named = {*s.exchange.personal_parts, *s.exchange.frozen_parts, *s.exchange.trained_parts}
     if "adapters" in named and not s.network.adapter_rank:
         yield "exchange names adapters, and network.adapter-rank is 0: there are none"
+
+
+def _subject_privacy_misfits(s: Settings) -> Iterator[str]:
+    private = s.privacy.unit == "subject" and s.privacy.metrics != "open"
+    if private and s.federation.cross_evaluation:
+        yield (
+            "federation.cross-evaluation tells errors of every site's data, which privacy.metrics ="
+            f" {s.privacy.metrics!r} withholds, or pays for one by one; leave it out"
+        )
 
 
 def _site_privacy_misfits(s: Settings) -> Iterator[str]:

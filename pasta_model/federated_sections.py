@@ -31,7 +31,7 @@ class FederationSettings(Section):
         At the end, measure every site's last update on every other site: updates then reach other sites.
     """
 
-    rounds: Positive = 32
+    rounds: Annotated[int, Field(gt=0, lt=100_000)] = 32
     min_sites: Annotated[int, Field(ge=1)] = 2
     weight_cap: Annotated[float, Field(gt=0, le=1)] = 0.5
     join_deadline: Annotated[float, Field(gt=0)] = 30.0
@@ -150,6 +150,10 @@ class ExchangeSettings(Section):
         return names - self.frozen_names(names) - members(names, self.personal_parts)
 
 
+# Far from where float32 loses digits: a clip norm of 1e-43 would not be kept to.
+Norm = Annotated[float, Field(ge=1e-6, le=1e6)]
+
+
 class PrivacySettings(Section):
     """Differential privacy: whom it protects, how much, and what else leaves.
 
@@ -182,16 +186,16 @@ class PrivacySettings(Section):
 
     unit: Literal["none", "subject", "site"] = "none"
     epsilon: Annotated[float, Field(gt=0)] = 8.0
-    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    noise_multiplier: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    delta: Annotated[float, Field(ge=1e-12, lt=1)] = 1e-4
+    noise_multiplier: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    max_grad_norm: Norm = 1.0
     subjects_per_step: Positive = 16
     slabs_per_subject: Positive = 4
     draws_per_slab: Positive = 1
     accountant: Literal["prv", "rdp"] = "prv"
     metrics: Literal["withheld", "noised", "open"] = "withheld"
-    metrics_noise_multiplier: Annotated[float, Field(gt=0)] = 10.0
-    max_update_norm: Annotated[float, Field(gt=0)] = 1.0
+    metrics_noise_multiplier: Annotated[float, Field(gt=0, le=1e6)] = 10.0
+    max_update_norm: Norm = 1.0
 
     @property
     def promise(self) -> str:

@@ -13,19 +13,16 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from pasta_model.config import Settings
 from pasta_model.errors import PrivacyError, Problems
 from pasta_model.privacy.accounting import Accountant, Release, calibrated, epsilon
-from pasta_model.privacy.normals import Normals, secure_normals
+from pasta_model.privacy.normals import Normals, on_grid, secure_normals
 from pasta_model.privacy.plan import largest
 from server.aggregation import Floats, weighted_sum
 
 ACCOUNTANT: Accountant = "rdp"  # as Flower's own strategies count it, so that both can be compared
 FEW_SITES = 10
 DROWNED = 10.0  # times as long as the longest mean
-GRID_BITS = 20
 
 
 @dataclass(frozen=True)
@@ -50,10 +47,6 @@ class SiteNoise:
     def mean(self, updates: Iterable[tuple[str, Floats]], norms: Mapping[str, float]) -> Floats:
         """Return one buffer of the sites' clipped mean, with noise.
 
-        The result is rounded to a grid of about a millionth of the noise. So nothing shows in the low bits,
-        where the gaps between floating-point draws would tell neighbours apart (Mironov 2012), and float32
-        still holds every point of the grid.
-
         Parameters
         ----------
         updates
@@ -64,9 +57,7 @@ class SiteNoise:
         clip, sites = self.max_update_norm, len(norms)
         weights = {site: clip / max(norm, clip) / sites for site, norm in norms.items()}
         mean, spread = weighted_sum(updates, weights), self.spread(sites)
-        grid = 2.0 ** (math.floor(math.log2(spread)) - GRID_BITS)
-        noisy = mean + spread * self.normals(mean.size)
-        return (np.rint(noisy / grid) * grid).astype(np.float32)
+        return on_grid(mean + spread * self.normals(mean.size), spread=spread)
 
     def spread(self, sites: int) -> float:
         """Return the standard deviation of the noise on a weight of the mean: sigma C / n."""

@@ -9,7 +9,7 @@ from client.audit import AuditLog
 from client.checks.finding import Finding, cross, tick
 from client.guard.paid import refuse_replaced
 from client.policy import read_policy
-from client.private import open_ledger, persons
+from client.private import names, open_ledger, persons
 from client.spending import Limit
 from pasta_model.data.store import SiteStore
 from pasta_model.errors import PastaError
@@ -50,7 +50,7 @@ def check_ledger(path: Path, store: Path, *, policy: Path, log: AuditLog) -> Ite
         yield tick(LEDGER, "empty so far: no private run was here")
         return
     limit = Limit(allowed.max_epsilon, allowed.max_delta)
-    spent = ledger.spent(trained, limit, accountant="prv")
+    spent = ledger.spent(names(here, "train"), limit)
     found = f"epsilon {spent:.2f} of {limit.epsilon:g} is spent, delta {limit.delta:g}, unit subject"
     yield tick(LEDGER, found)
 

@@ -74,7 +74,7 @@ def _show(console: Any, account: Account) -> None:
     for group, (prv, rdp) in account.spent.items():
         left = ""
         if account.limit is not None:
-            left = f", {max(0.0, account.limit - prv):.3f} of {account.limit:g} left"
+            left = f", {account.left(group):.3f} of {account.limit:g} left"
         console.print(f"{group}: epsilon {prv:.3f} spent{left} (RDP, looser: {rdp:.3f})", highlight=False)
     if account.bare:
         console.print(

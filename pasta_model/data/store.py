@@ -9,6 +9,7 @@ in [0, 1]; the index says whether it came from the atlas or from which file.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -176,7 +177,16 @@ def prepare_store(
         index = {"format": FORMAT, "site": site, "spacing": spacing, "entries": entries}
         index["metaroi"] = "atlas" if metaroi is None else _provenance(metaroi)
         write_json(work / "index.json", index)
+        _keep_witness(path, work)
     return SiteStore(path)
+
+
+def _keep_witness(before: Path, work: Path) -> None:
+    """Take over what the site's privacy ledger is known by: these are the same people."""
+    witness = before / "state" / "ledger.json"
+    if witness.is_file():
+        (work / "state").mkdir(mode=0o700)
+        shutil.copyfile(witness, work / "state" / "ledger.json")
 
 
 def _one_site(path: Path, sessions: Sequence[Session]) -> str:

@@ -103,8 +103,14 @@ def _cost(release: Release, *, delta: float, accountant: Accountant) -> float:
 def _spent(name: Accountant, history: list[tuple[float, float, int]], **how: object) -> float:
     found = create_accountant(name)
     found.history = history
-    with _quiet():
-        spent = float(found.get_epsilon(**how))
+    try:
+        with _quiet():
+            spent = float(found.get_epsilon(**how))
+    except (ValueError, ArithmeticError, MemoryError) as error:
+        raise PrivacyError(
+            f"the cost of {history} cannot be computed at {how} ({error}); choose a delta, noise multiplier"
+            " and number of steps nearer to usual ones"
+        ) from error
     return math.inf if math.isnan(spent) else max(0.0, spent)
 
 

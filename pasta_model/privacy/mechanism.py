@@ -13,7 +13,6 @@ decay, the schedule of the learning rate, FedProx's pull, what is rounded for th
 averages. bfloat16 comes before: gradients are float32 when they are clipped.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -22,9 +21,9 @@ from torch import Tensor, nn
 
 from pasta_model.errors import PrivacyError, Problems
 from pasta_model.privacy.noise import rekey, secure_generator
-from pasta_model.privacy.normals import secure_normals
+from pasta_model.privacy.normals import on_grid, secure_normals
 
-GRID_BITS = 20
+LEAST_CLIP = 1e-6  # far from where float32 loses digits and clipping would not be exact
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -56,6 +55,8 @@ class Mechanism:
         generator: torch.Generator | None = None,
         on_release: Callable[[Sequence[Tensor]], None] = lambda gradients: None,
     ) -> None:
+        if not LEAST_CLIP <= max_grad_norm <= 1 / LEAST_CLIP:
+            raise PrivacyError(f"clip norm {max_grad_norm:g}, wanted {LEAST_CLIP:g} to {1 / LEAST_CLIP:g}")
         self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
         self._generator = generator or secure_generator(str(self.parameters[0].device))
         self._on_release = on_release
@@ -127,17 +128,13 @@ class _Unpredictable(DPOptimizer):  # type: ignore[misc] # Opacus has no types
     """
 
     def add_noise(self) -> None:
-        """Add the noise, and round to a grid of about a millionth of it.
-
-        So nothing shows in the low bits, where gaps between floating-point numbers would tell (Mironov 2012).
-        """
+        """Add the noise, and round the sum to a grid."""
         spread = self.noise_multiplier * self.max_grad_norm
-        grid = 2.0 ** (math.floor(math.log2(spread)) - GRID_BITS) if spread else 0.0
         for parameter in self.params:
             total = parameter.summed_grad
             if spread:
-                noise = torch.from_numpy(secure_normals(total.numel())).view(total.shape)
-                total = (((total.double() + spread * noise) / grid).round() * grid).float()
+                noisy = total.double().numpy() + spread * secure_normals(total.numel()).reshape(total.shape)
+                total = torch.from_numpy(on_grid(noisy, spread=spread))
             parameter.grad = total
 
 

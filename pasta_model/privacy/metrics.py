@@ -17,7 +17,6 @@ from pasta_model.seeding import numpy_generator, torch_generator
 from pasta_model.validation import one_step_errors
 
 BOUND = 0.5  # b, in SUVR: an untrained network is off by about that
-CHUNK = 16  # slabs at a time
 DECIMALS = 4  # of the released value: rounding hides the last bits of floating-point noise (Mironov 2012)
 
 
@@ -64,8 +63,8 @@ def subject_errors(translator: Translator, loader: SlabLoader, *, settings: Sett
         generator = torch_generator(seed, "private validation noise", site, person, device=device)
         noises.append(torch.randn(slab, generator=generator, device=device))
     found = []
-    for start in range(0, len(places), CHUNK):
-        batch = loader.at(places[start : start + CHUNK])
-        batch = batch.to(device, channels_last=settings.training.channels_last)
-        found.append(one_step_errors(translator, batch, torch.stack(noises[start : start + CHUNK]))[1])
+    for place, noise in zip(places, noises, strict=True):
+        # One at a time: in a batch, how sums are rounded depends on how many others are there.
+        batch = loader.at([place]).to(device, channels_last=settings.training.channels_last)
+        found.append(one_step_errors(translator, batch, noise[None])[1])
     return torch.cat(found)

@@ -7,6 +7,7 @@ noise off the released model. The Mersenne twister is linear: however secret its
 of a stream cipher's output says nothing about the rest.
 """
 
+import math
 import os
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 Normals = Callable[[int], NDArray[np.float64]]
+GRID_BITS = 20
 KEY_BYTES, NONCE = 32, bytes(16)  # a key is used once, so its nonce may be zero
 
 
@@ -30,3 +32,13 @@ def secure_normals(count: int) -> NDArray[np.float64]:
     words = np.frombuffer(cipher.update(bytes(8 * count)), np.uint64)
     lower = ndtri(((words >> np.uint64(1)).astype(np.float64) + 0.5) * 2.0**-64)
     return np.where(words & np.uint64(1), lower, -lower)
+
+
+def on_grid(values: NDArray[np.float64], *, spread: float) -> NDArray[np.float32]:
+    """Round noisy values to a grid of about a millionth of the noise's spread.
+
+    So nothing shows in the low bits, where the gaps between floating-point draws would tell neighbours apart
+    (Mironov 2012), and float32 still holds every point of the grid.
+    """
+    grid = 2.0 ** (math.floor(math.log2(spread)) - GRID_BITS)
+    return (np.rint(values / grid) * grid).astype(np.float32)

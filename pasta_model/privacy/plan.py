@@ -8,6 +8,8 @@ from pasta_model.config import Settings
 from pasta_model.errors import PrivacyError, Problems
 from pasta_model.privacy.accounting import Accountant, Release, calibrated, epsilon
 
+MOST_STEPS = 1_000_000  # accountants take minutes for more
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -75,7 +77,11 @@ def refuse_impossible(settings: Settings, *, subjects: int) -> None:
         problems.add(f"privacy.unit is {settings.privacy.unit!r}, wanted 'subject'")
     if subjects < 1:
         problems.add("no subject trains here, wanted at least 1")
-    elif settings.privacy.delta >= 1 / subjects:
+    if settings.total_steps > MOST_STEPS:
+        problems.add(
+            f"found {settings.total_steps:,} steps, wanted at most {MOST_STEPS:,}: lower federation.rounds"
+        )
+    if subjects >= 1 and settings.privacy.delta >= 1 / subjects:
         problems.add(
             f"privacy.delta is {settings.privacy.delta:g}, wanted less than 1 / subjects ="
             f" {1 / subjects:.2g}: with more, publishing one of {subjects} scans would count as private"

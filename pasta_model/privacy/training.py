@@ -88,13 +88,18 @@ def private_steps(
             group["lr"] = learning_rate(step, total_steps=settings.total_steps, settings=t)
         mechanism.step(before=pull)
         on_step(step, len(drawn))
+    _tell(place, left_out, left_out + count)
+    return total.item() / max(1, count)
+
+
+def _tell(place: Place, left_out: int, drawn: int) -> None:
+    """Tell the site's own log, and nobody else, of gradients that were no numbers."""
     if left_out:
         logger.error(
             "site %s, round %d: the gradients of %d of %d drawn subjects were not finite and counted as none;"
-            " check the scans. No other site is told",
+            " check the scans",
             place.site,
             place.round,
             left_out,
-            left_out + count,
+            drawn,
         )
-    return total.item() / max(1, count)

@@ -123,8 +123,8 @@ def check_account(path: Path, settings: Settings) -> None:
     for _ in range(ROUNDS * STEPS):
         accountant.step(noise_multiplier=plan["noise_multiplier"], sample_rate=2 / len(trained))
     wanted = accountant.get_epsilon(delta=1e-3)
-    limit = Limit(settings.privacy.epsilon, settings.privacy.delta)
-    spent = ledger.spent(trained, limit, accountant="rdp")
+    limit = Limit(settings.privacy.epsilon, settings.privacy.delta, accountant="rdp")
+    spent = ledger.spent(trained, limit)
     assert spent == pytest.approx(wanted, rel=1e-9)
     assert spent == plan["epsilon"]
     assert 5.9 < spent <= settings.privacy.epsilon

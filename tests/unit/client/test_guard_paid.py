@@ -47,8 +47,7 @@ def pay(node: Node, number: int = 0, mechanism: str = TRAINING, *, run: str = ""
         number=number,
         mechanism=mechanism,
         persons=everybody(SiteStore(node.kit.site.store)),
-        limits=[Limit(100.0, 1e-4)],
-        accountant="rdp",
+        limits=[Limit(100.0, 1e-4, accountant="rdp")],
     )
     if kept:
         ledger.note_released(task)

@@ -7,8 +7,10 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 
 from client import ledger as ledger_module
 from client.ledger import Ledger
+from client.private import names
 from client.spending import LedgerLog, Limit
 from pasta_model.console import run_command
 from pasta_model.errors import BudgetError, PrivacyError
@@ -46,9 +49,10 @@ def reserve(ledger: Ledger, task: str, release: Release = STEP, **changes: objec
         "mechanism": "training",
         "persons": PEOPLE,
         "limits": [PLENTY],
-        "accountant": "rdp",
     }
-    ledger.reserve(task, release, **(asked | changes))  # type: ignore[arg-type]
+    asked |= changes
+    asked["limits"] = [replace(limit, accountant="rdp") for limit in asked["limits"]]  # type: ignore[attr-defined]
+    ledger.reserve(task, release, **asked)  # type: ignore[arg-type]
 
 
 def release(ledger: Ledger, task: str, release: Release = STEP, **changes: object) -> None:
@@ -58,8 +62,8 @@ def release(ledger: Ledger, task: str, release: Release = STEP, **changes: objec
 
 
 def spent(ledger: Ledger, *people: str, run: str = "", accountant: str = "rdp") -> float:
-    limit = Limit(0.0, DELTA, run)
-    return ledger.spent(people or PEOPLE, limit, accountant=accountant)  # type: ignore[arg-type]
+    limit = Limit(0.0, DELTA, run, accountant=accountant)  # type: ignore[arg-type]
+    return ledger.spent(people or PEOPLE, limit)
 
 
 @cache
@@ -444,7 +448,7 @@ class TestChanged:
             opened(tmp_path)
 
     def test_ledger_of_another_site_is_noticed(self, folder: Path) -> None:
-        with pytest.raises(PrivacyError, match="line 1: "):
+        with pytest.raises(PrivacyError, match="the ledger of site 'alder', the store is of 'birch'"):
             opened(folder, site="birch")
 
     def test_ledger_of_other_people_is_refused(self, folder: Path) -> None:
@@ -634,3 +638,19 @@ def test_lines_say_what_an_auditor_wants_to_know(folder: Path) -> None:
     assert reserved["epsilon"] == [pytest.approx(oracle(STEP), abs=1e-4)]
     assert entries[1]["cohort"] == reserved["cohort"]
     assert len(entries[1]["persons"]) == len(PEOPLE)
+
+
+def test_all_names_of_a_person_are_known_so_that_a_new_rid_forgets_nothing(tmp_path: Path) -> None:
+    def entry(person: str, subject: str) -> SimpleNamespace:
+        return SimpleNamespace(person=person, subject=subject)
+
+    before, after = (
+        SimpleNamespace(entries=entries, indices=lambda _: range(2))
+        for entries in (
+            [entry("sub-1", "sub-1"), entry("rid:7", "sub-2")],
+            [entry("rid:5", "sub-1"), entry("rid:3", "sub-2")],  # an RID that was not known; one that links
+        )
+    )
+    ledger = opened(tmp_path)
+    release(ledger, "1", persons=names(before, "train"))
+    assert spent(ledger, *names(after, "train")) == oracle(STEP)

@@ -13,13 +13,14 @@ import torch
 from client import private as private_module
 from client import site as site_module
 from client.ledger import Ledger
+from client.memory import run_name
 from client.policy import Policy
 from client.private import TRAINING, VALIDATION, default_ledger, open_ledger, persons
 from client.site import Site
 from client.spending import Limit, Spending
 from pasta_model.config import Settings
 from pasta_model.data.store import SiteStore
-from pasta_model.errors import BudgetError, FederationError, PrivacyError, TrainingError
+from pasta_model.errors import BudgetError, FederationError, PolicyError, PrivacyError, TrainingError
 from pasta_model.exchange.contents import EVALUATE, JOIN, TRAIN, Parcel
 from pasta_model.exchange.departure import check_departure
 from pasta_model.privacy import training as training_module
@@ -123,7 +124,7 @@ def content(settings: Settings) -> bytes:
 def spent(settings: Settings, split: str = "train") -> float:
     ledger = ledger_of(settings)
     people = persons(SiteStore(Path(settings.data.sites) / "A"), split)
-    return ledger.spent(people, Limit(0.0, settings.privacy.delta), accountant="rdp")
+    return ledger.spent(people, Limit(0.0, settings.privacy.delta, accountant="rdp"))
 
 
 def cost(settings: Settings, *, rounds: int) -> float:
@@ -332,7 +333,8 @@ class TestDataPreparedAnew:
         leader.follow(site(settings).train(leader.task(0)))
         before = content(settings)
         make_store()  # over the same folder
-        assert not (Path(settings.data.sites) / "A" / "state").exists()
+        left = (Path(settings.data.sites) / "A" / "state").rglob("*")
+        assert [path.name for path in left] == ["ledger.json"], "the ledger's witness alone"
         assert content(settings) == before
         assert spent(settings) == pytest.approx(cost(settings, rounds=1), rel=1e-9)
         little = policy(max_epsilon=1.01 * cost(settings, rounds=2))
@@ -372,7 +374,7 @@ class TestBudget:
         before = content(settings)
         said = r"site A: run .* nothing was released.*evaluates only"
         with pytest.raises(BudgetError, match=said) as error:
-            site(settings).train(leader.task(2))
+            site(settings).train(leader.task(1))  # the same round, from other weights
         assert "\n" not in str(error.value)
         assert content(settings) == before
         assert trained == [0, 1]
@@ -584,6 +586,22 @@ class TestChangedLedger:
                 ask(site(settings))
         assert trained == [0]
         assert content(settings) == before
+
+    def test_round_whose_answer_stays_here_was_paid_for(self, settings, trained, monkeypatch) -> None:
+        """Its moments and personal parts feed the next round, so it counts as released."""
+        leader = Leader(settings)
+
+        def stays(*_: object) -> None:
+            raise PolicyError("it stays here")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Site, "_let_go", stays)
+            for _ in range(2):
+                with pytest.raises(PolicyError):
+                    site(settings).train(leader.task(0))
+        assert trained == [0], "asked again, nothing is trained"
+        assert ledger_of(settings).released(run_name(settings), 0, TRAINING) == 1
+        assert spent(settings) == pytest.approx(cost(settings, rounds=1), rel=1e-9)
 
     def test_kept_answer_does_not_leave_either(self, settings, trained) -> None:
         leader = Leader(settings)
