@@ -28,6 +28,7 @@ from pasta_model.exchange.packing import Layout
 from pasta_model.exchange.vectors import Vector
 from pasta_model.files import atomic_directory, clear_partial, remove_folder, write_json
 
+MOST_ROUNDS = 100_000  # folders are sorted by name, five digits
 KEPT_ROUNDS = 2  # a server that resumes repeats at most one round
 RECEIVED, MOMENTS, REST, PERSONAL = (f"{n}.safetensors" for n in ("received", "moments", "rest", "personal"))
 

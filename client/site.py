@@ -16,6 +16,7 @@ from torch import Tensor
 
 from client.memory import (
     MOMENTS,
+    MOST_ROUNDS,
     PERSONAL,
     RECEIVED,
     REST,
@@ -150,8 +151,8 @@ class Site:
         if known is not None:
             self.privacy.refuse_unpaid(task)
             return self._let_go(known)
-        if task.round >= self.settings.federation.rounds:
-            raise ExchangeError(f"asked for round {task.round} of a run of {self.settings.federation.rounds}")
+        if task.round >= MOST_ROUNDS:
+            raise ExchangeError(f"asked for round {task.round}, wanted one below {MOST_ROUNDS}")
         with self.privacy.round(task) as plan:
             return self._let_go(self._trained(task, plan))
 

@@ -20,14 +20,12 @@ from tests.support.tasks import SMALL, Leader, vector
 @pytest.fixture
 def settings(tmp_path: Path, make_settings, make_store):
     make_store()
-    return make_settings(data__sites=str(tmp_path / "sites"), federation__rounds=9, **SMALL)
+    return make_settings(data__sites=str(tmp_path / "sites"), **SMALL)
 
 
 @pytest.fixture
 def lossy(settings, make_settings):
-    return make_settings(
-        data__sites=settings.data.sites, federation__rounds=9, exchange__uplink="int4", **SMALL
-    )
+    return make_settings(data__sites=settings.data.sites, exchange__uplink="int4", **SMALL)
 
 
 @pytest.fixture
