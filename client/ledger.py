@@ -251,8 +251,7 @@ class Ledger:
         whose = next((str(entry.get("site")) for entry in self._log.entries()), self.site)
         if not chain.holds and whose != self.site:
             raise PrivacyError(
-                f"{self.path}: the ledger of site {whose!r}, the store is of {self.site!r}; put it back where"
-                " it belongs"
+                f"{self.path}: of site {whose!r}, the store is of {self.site!r}; put it back where it belongs"
             )
         if not chain.holds:
             raise PrivacyError(f"{self.path}: line {chain.broken_line}: {chain.reason}; {self._log.remedy}")

@@ -101,8 +101,16 @@ class TestRefusals:
         assert settings_from_flat(fitting).privacy.unit == "site"
 
     def test_where_people_are_the_unit_shares_and_rules_are_free(self) -> None:
-        free = {"aggregation.rule": "median", "federation.cross-evaluation": True}
-        assert settings_from_flat({"privacy.unit": "subject", **free}).aggregation.shares == "subjects"
+        private = {"privacy.unit": "subject", "aggregation.rule": "median"}
+        assert settings_from_flat(private).aggregation.shares == "subjects"
+        told = {"federation.cross-evaluation": True, "privacy.metrics": "open"}
+        assert settings_from_flat({**private, **told}).federation.cross_evaluation
+
+    @pytest.mark.parametrize("metrics", ["withheld", "noised"])
+    def test_errors_that_are_protected_are_not_measured_crosswise(self, metrics: str) -> None:
+        private = {"privacy__unit": "subject", "privacy__metrics": metrics}
+        message = refused(**private, **{"federation__cross-evaluation": True})
+        assert "federation.cross-evaluation tells errors of every site's data" in message
 
     def test_all_at_once(self) -> None:
         message = refused(
