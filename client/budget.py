@@ -12,8 +12,9 @@ from client.guard.paid import LINES, refuse_replaced
 from client.kit import read_kit
 from client.ledger import Ledger
 from client.memory import run_name
+from client.people import default_ledger, names, open_ledger
 from client.policy import Policy, read_policy
-from client.private import TRAINING, Privacy, default_ledger, names, open_ledger, persons
+from client.private import TRAINING, Privacy
 from client.spending import Limit, Spending
 from pasta_model.config import settings_from_toml
 from pasta_model.data.store import SiteStore
@@ -129,7 +130,7 @@ def account_of(place: Place) -> Account:
     chain = ledger.chain
     return Account(
         site=place.store.site,
-        subjects=len(persons(place.store, "train")),
+        subjects=len(place.store.persons("train")),
         delta=delta,
         limit=place.policy.max_epsilon if place.policy else None,
         rows=tuple(_rows(ledger, delta)),
@@ -149,7 +150,7 @@ def planned(place: Place, settings_file: Path) -> dict[str, Any]:
         When the settings cannot be used, or the run does not fit what is left.
     """
     settings = settings_from_toml(settings_file)
-    trained = persons(place.store, "train")
+    trained = place.store.persons("train")
     if place.policy is not None:
         place.policy.refuse_run(settings, train_subjects=len(trained))
     plan = plan_for(settings, subjects=len(trained))

@@ -3,8 +3,8 @@
 
 A chained file beside the store, so that preparing the data anew forgets nothing. It knows persons by keyed
 hashes: what counts is what was released about a *person*, whatever the run, the split or the data's version
-was. A release is reserved before it is made and noted after it is kept; what was reserved and never released,
-because a process was killed, may be used again for the very same task, and for nothing else.
+was. A release is reserved before it is made, and noted when it is made and before it is kept; what was reserved
+and never noted, because a process was killed, may be used again for the very same task, and for nothing else.
 
 ======================  =================================================================
 line                    says
@@ -13,7 +13,7 @@ line                    says
 `cohort`                the persons that later lines are about
 `plan`                  what a run will do here, before it has done anything
 `reserved`              so many steps of a mechanism, in a run and round; epsilon with them
-`released`              the answer of a reservation is kept and may leave
+`released`              a reservation is used: its round is about to be kept
 ======================  =================================================================
 """
 
@@ -176,7 +176,7 @@ class Ledger:
         self._append({"event": "reserved", "task": identity, **told, **figures, **spent})
 
     def note_released(self, identity: str) -> None:
-        """Note that the answer of a task is kept; noting it twice changes nothing."""
+        """Note that a reservation is used, whatever becomes of the answer; twice changes nothing."""
         if identity in self._open:
             self._append({"event": "released", "task": identity})
 
@@ -186,7 +186,7 @@ class Ledger:
         return found.get("hash") == digest
 
     def released(self, run: str, number: int, mechanism: str) -> int:
-        """Return how many releases of this round were reserved, made and kept."""
+        """Return how many releases of this round were reserved and made."""
         return self._released[run, number, mechanism]
 
     @contextmanager

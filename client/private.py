@@ -13,6 +13,7 @@ import torch
 
 from client.ledger import Ledger
 from client.memory import run_name, task_key
+from client.people import everybody, names, open_ledger
 from client.policy import Policy
 from client.spending import Limit
 from pasta_model.config import Settings
@@ -31,46 +32,6 @@ from pasta_model.training import Place, train_steps
 from pasta_model.validation import validation_mae
 
 TRAINING, VALIDATION = "training", "validation error"
-
-
-def default_ledger(store: Path) -> Path:
-    """Where the ledger of a store lies when nobody says: beside it, so that it outlives the store."""
-    store = store.resolve()  # by whatever way it is reached
-    return store.with_name(f"{store.name}.privacy") / "ledger.jsonl"
-
-
-def open_ledger(path: Path, store: SiteStore) -> Ledger:
-    """Open the ledger that protects a store.
-
-    Raises
-    ------
-    PrivacyError
-        When it was changed, was taken away, or is about other people.
-    """
-    ledger = Ledger(path, site=store.site, witness=store.path / "state" / "ledger.json")
-    if not ledger.is_new:
-        ledger.open_for(everybody(store))
-    return ledger
-
-
-def everybody(store: SiteStore) -> list[str]:
-    """Return all names of all persons of a store, whatever their split."""
-    return sorted({name for entry in store.entries for name in (entry.person, entry.subject)})
-
-
-def names(store: SiteStore, split: str) -> list[str]:
-    """Return all names of the persons of a split, as the ledger keeps them.
-
-    Who a person is called may change when the data are prepared anew: with an RID that was not known before,
-    or that links two subjects. The names of the subjects stay, and with them what was spent.
-    """
-    entries = (store.entries[i] for i in store.indices(split))
-    return sorted({name for entry in entries for name in (entry.person, entry.subject)})
-
-
-def persons(store: SiteStore, split: str) -> list[str]:
-    """Return the persons of a split."""
-    return sorted({store.entries[i].person for i in store.indices(split)})
 
 
 class Privacy:
@@ -119,7 +80,7 @@ class Privacy:
             return
         ledger = open_ledger(self.path, self.store)
         if self.run not in ledger.plans:
-            self._refuse_too_much(ledger, plan_for(self.settings, subjects=len(persons(self.store, "train"))))
+            self._refuse_too_much(ledger, plan_for(self.settings, subjects=len(self.store.persons("train"))))
 
     @contextmanager
     def round(self, task: TrainTask) -> Iterator[Plan | None]:
@@ -221,7 +182,7 @@ class Privacy:
 
     def _error_may_leave(self) -> bool:
         """Whether anybody validates, and the policy would not keep the error back: that would be a waste."""
-        validating = len(persons(self.store, "valid"))
+        validating = len(self.store.persons("valid"))
         return validating > 0 and (
             self.policy is None or self.policy.may_leave("valid-mae", subjects=validating)
         )
@@ -231,7 +192,7 @@ class Privacy:
         trained = names(self.store, "train")
         known = ledger.plans.get(self.run)
         if known is None:
-            plan = plan_for(self.settings, subjects=len(persons(self.store, "train")))
+            plan = plan_for(self.settings, subjects=len(self.store.persons("train")))
             self._refuse_too_much(ledger, plan)
             ledger.note_plan(self.run, trained, asdict(plan))
             return plan

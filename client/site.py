@@ -26,8 +26,9 @@ from client.memory import (
     save_moments,
     write_answer,
 )
+from client.people import default_ledger
 from client.policy import Policy
-from client.private import Privacy, default_ledger
+from client.private import Privacy
 from client.weights import Weights
 from pasta_model.checkpoint import exchanged_layout
 from pasta_model.config import Scalar, Settings
@@ -252,7 +253,7 @@ class Site:
         )
 
     def _subjects(self, split: str) -> int:
-        return len({self.store.entries[i].person for i in self.store.indices(split)})
+        return len(self.store.persons(split))
 
 
 def _refuse_other(found: str, task: TrainTask) -> None:

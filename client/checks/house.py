@@ -8,8 +8,8 @@ from pathlib import Path
 from client.audit import AuditLog
 from client.checks.finding import Finding, cross, tick
 from client.guard.paid import refuse_replaced
+from client.people import names, open_ledger
 from client.policy import read_policy
-from client.private import names, open_ledger, persons
 from client.spending import Limit
 from pasta_model.data.store import SiteStore
 from pasta_model.errors import PastaError
@@ -39,7 +39,7 @@ def check_ledger(path: Path, store: Path, *, policy: Path, log: AuditLog) -> Ite
     except PastaError:  # a cross of their own
         yield tick(LEDGER, "not looked at before the scans and the policy can be read")
         return
-    ledger, trained = open_ledger(path, here), persons(here, "train")
+    ledger, trained = open_ledger(path, here), here.persons("train")
     refuse_replaced(ledger, log)
     if trained and allowed.max_delta >= 1 / len(trained):
         advice = f"set max-delta in {policy} below {1 / len(trained):.1g}"

@@ -85,11 +85,7 @@ class Packed:
 
 def look_at(store: SiteStore, policy: Policy) -> Here:
     """Count who is at the site."""
-
-    def people(split: str) -> int:
-        return len({store.entries[i].person for i in store.indices(split)})
-
-    return Here(store.site, people("train"), people("valid"), policy)
+    return Here(store.site, len(store.persons("train")), len(store.persons("valid")), policy)
 
 
 def read_reply(message: Message, store: ObjectStore) -> Parcel:

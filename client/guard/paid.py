@@ -12,7 +12,8 @@ from client.audit import AuditLog
 from client.kit import Kit
 from client.ledger import Ledger
 from client.memory import run_name
-from client.private import TRAINING, VALIDATION, open_ledger
+from client.people import open_ledger
+from client.private import TRAINING, VALIDATION
 from pasta_model.config import Settings
 from pasta_model.data.store import SiteStore
 from pasta_model.errors import PrivacyError

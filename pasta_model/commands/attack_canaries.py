@@ -11,6 +11,7 @@ import typer
 
 from pasta_model.commands.attack_tools import (
     GUARANTEE,
+    begins_anew,
     here,
     open_store,
     own_standardisation,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pasta_model.privacy.plan import Plan
 
 
+@begins_anew()
 def run_canaries(
     store: Path,
     file: Path,

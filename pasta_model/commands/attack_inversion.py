@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pasta_model.commands.attack_tools import (
     GUARANTEE,
+    begins_anew,
     here,
     loaded,
     open_store,
@@ -33,6 +34,7 @@ PLAIN: dict[str, bool | int | float | str] = {
 }
 
 
+@begins_anew()
 def run_inversion(
     store: Path,
     *,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pasta_model.commands.attack_tools import (
     GUARANTEE,
+    begins_anew,
     here,
     loaded,
     open_store,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Side = tuple[Path, str]  # a store and a split
 
 
+@begins_anew()
 def run_membership(
     model: Path,
     members: Side,

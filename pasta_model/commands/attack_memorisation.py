@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pasta_model.commands.attack_tools import (
     GUARANTEE,
+    begins_anew,
     open_store,
     refuse_unwritable_file,
     share,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Side = tuple[Path, str]  # a store and a split
 
 
+@begins_anew()
 def run_memorisation(synthetic: Path, real: Side, training: Side, *, json: Path | None) -> None:
     """Compare, and tell."""
     from pasta_model.data.store import SiteStore

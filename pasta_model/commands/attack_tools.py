@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pasta_model.console import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from pasta_model.checkpoint import Checkpoint
@@ -16,6 +21,16 @@ if TYPE_CHECKING:
     from pasta_model.data.store import SiteStore
 
 GUARANTEE = "an attack that fails proves nothing; the guarantee is the ledger's"
+
+
+@contextmanager
+def begins_anew() -> Iterator[None]:
+    """Say of an attack stopped with Ctrl-C that nothing was kept; other commands go on where they were."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped; nothing was kept, the same command begins anew", err=True)
+        raise SystemExit(EXIT_INTERRUPTED) from None
 
 
 def open_store(path: Path, *, spacing: float) -> SiteStore:

@@ -110,6 +110,10 @@ class SiteStore:
         """Positions of the sessions of a split."""
         return [i for i, entry in enumerate(self.entries) if entry.split == split]
 
+    def persons(self, split: str) -> list[str]:
+        """Return the persons of a split."""
+        return sorted({self.entries[i].person for i in self.indices(split)})
+
     def depth(self, plane: str) -> int:
         """Slices of a volume in a plane."""
         return int(self._mri.shape[1 + SLICE_AXIS[plane]])

@@ -2,8 +2,8 @@
 """Randomness that nobody can guess: what privacy noise and secret draws come from.
 
 A seed is not enough: PyTorch's generator on a CPU uses the low 32 bits of it, and 2^32 noises can be tried
-out against a released update. So the whole state comes from the operating system's secure source, anew for
-every step; what a generator gave away of one step says nothing about the next.
+out against a released update. So the whole state comes from the operating system's secure source: for who is
+drawn, and on a GPU, anew at every step, for the noise (on a CPU that is `normals`).
 """
 
 import os

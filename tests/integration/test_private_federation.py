@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from opacus.accountants import RDPAccountant
 
-from client.private import TRAINING, default_ledger, open_ledger, persons
+from client.people import default_ledger, open_ledger
+from client.private import TRAINING
 from client.spending import Limit
 from pasta_model.config import Settings
 from pasta_model.data.store import SiteStore
@@ -113,7 +114,7 @@ def test_what_was_released_is_what_was_counted(
 def check_account(path: Path, settings: Settings) -> None:
     """The ledger has the plan, no more and no less, and whoever asks gets the same number."""
     store = SiteStore(path)
-    ledger, trained = open_ledger(default_ledger(path), store), persons(store, "train")
+    ledger, trained = open_ledger(default_ledger(path), store), store.persons("train")
     (plan,) = ledger.plans.values()
     assert plan["subjects"] == len(trained)
     assert [s.mechanism for s in ledger.spendings] == [TRAINING] * ROUNDS

@@ -282,3 +282,18 @@ def test_inversion_that_cannot_be(pasta_refuses, model, make_model, run_file, si
     assert "is prepared at 3.0 mm, wanted 1.5 mm" in pasta_refuses(*start, "--model", wide)
     quick = ("--steps", 1, "--trials", 1, "--iterations", 1)
     assert "an update is not finite" in pasta_refuses(*start, "--model", _spoilt(model), *quick)
+
+
+# --- Stopped --------------------------------------------------------------------------------
+
+
+def test_ctrl_c_keeps_nothing_and_says_so(pasta, site, run_file, tmp_path, monkeypatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pasta_model.privacy.attacks.canaries.private_steps", interrupt)
+    words = ("--settings", run_file(), "--canaries", 60, "--json", tmp_path / "f.json")
+    said = pasta("attack", "canaries", site, *words)
+    assert said.status == 130
+    assert said.err.strip().endswith("stopped; nothing was kept, the same command begins anew")
+    assert not (tmp_path / "f.json").exists()

@@ -16,7 +16,8 @@ import client.cli
 from client.kit import Kit
 from client.ledger import Ledger
 from client.memory import run_name
-from client.private import TRAINING, VALIDATION, default_ledger, open_ledger, persons
+from client.people import default_ledger, open_ledger
+from client.private import TRAINING, VALIDATION
 from client.spending import Limit
 from pasta_model.config import Settings
 from pasta_model.data.store import SiteStore
@@ -137,7 +138,7 @@ def pay(
         run=run,
         number=number,
         mechanism=mechanism,
-        persons=people or persons(store, "train" if mechanism == TRAINING else "valid"),
+        persons=people or store.persons("train" if mechanism == TRAINING else "valid"),
         limits=[Limit(100.0, DELTA, accountant="rdp")],
     )
     book.note_released(task)
@@ -213,7 +214,7 @@ class TestAccount:
             run="first",
             number=1,
             mechanism=TRAINING,
-            persons=persons(store, "train"),
+            persons=store.persons("train"),
             limits=[],
         )
         assert told(kit.path)["spent"]["those who train"][0] == pytest.approx(prv(STEP, STEP))
@@ -241,7 +242,7 @@ class TestAccount:
 
     def test_store_without_a_kit(self, store: SiteStore, call, told, monkeypatch: pytest.MonkeyPatch) -> None:
         book = pay(default_ledger(store.path), store)
-        book.note_plan("first", persons(store, "train"), {"delta": 0.01})
+        book.note_plan("first", store.persons("train"), {"delta": 0.01})
         monkeypatch.chdir(store.path)
         for way in (store.path, Path()):
             found = told(way)

@@ -8,7 +8,8 @@ import pytest
 
 from client.ledger import Ledger
 from client.memory import run_name
-from client.private import TRAINING, VALIDATION, everybody, open_ledger
+from client.people import everybody, open_ledger
+from client.private import TRAINING, VALIDATION
 from client.spending import Limit
 from pasta_model.data.store import SiteStore
 from pasta_model.exchange.contents import Parcel

@@ -20,7 +20,7 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 
 from client import ledger as ledger_module
 from client.ledger import Ledger
-from client.private import names
+from client.people import names
 from client.spending import LedgerLog, Limit
 from pasta_model.console import run_command
 from pasta_model.errors import BudgetError, PrivacyError

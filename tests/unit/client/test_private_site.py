@@ -14,8 +14,9 @@ from client import private as private_module
 from client import site as site_module
 from client.ledger import Ledger
 from client.memory import run_name
+from client.people import default_ledger, open_ledger
 from client.policy import Policy
-from client.private import TRAINING, VALIDATION, default_ledger, open_ledger, persons
+from client.private import TRAINING, VALIDATION
 from client.site import Site
 from client.spending import Limit, Spending
 from pasta_model.config import Settings
@@ -123,7 +124,7 @@ def content(settings: Settings) -> bytes:
 
 def spent(settings: Settings, split: str = "train") -> float:
     ledger = ledger_of(settings)
-    people = persons(SiteStore(Path(settings.data.sites) / "A"), split)
+    people = SiteStore(Path(settings.data.sites) / "A").persons(split)
     return ledger.spent(people, Limit(0.0, settings.privacy.delta, accountant="rdp"))
 
 
@@ -171,7 +172,7 @@ class TestWhatLeaves:
         found, ledger = lines(settings, VALIDATION), ledger_of(settings)
         assert [(line.round, line.release) for line in found] == [(n, Release(10.0, 1.0, 1)) for n in (0, 1)]
         store = SiteStore(Path(settings.data.sites) / "A")
-        assert {line.cohort for line in found} == {ledger.cohort_of(persons(store, "valid"))}
+        assert {line.cohort for line in found} == {ledger.cohort_of(store.persons("valid"))}
         assert spent(settings) == pytest.approx(cost(settings, rounds=1), rel=1e-9), "others than who train"
         twice = [Release(10.0, 1.0, 2)]
         assert spent(settings, "valid") == pytest.approx(
