@@ -3,8 +3,8 @@
 
 A chained file beside the store, so that preparing the data anew forgets nothing. It knows persons by keyed
 hashes: what counts is what was released about a *person*, whatever the run, the split or the data's version
-was. A release is reserved before it is made, and noted when it is made and before it is kept; what was reserved
-and never noted, because a process was killed, may be used again for the very same task, and for nothing else.
+was. A release is reserved before it is made, and noted when it is made and before it is kept; what was
+reserved and never noted, because a process was killed, may be used again for the very same task only.
 
 ======================  =================================================================
 line                    says
