@@ -185,10 +185,10 @@ def evaluate(
     """Compare synthetic with real PETs: MAE, PSNR, SSIM in the brain, MetaROI SUVR error."""
     from rich.console import Console
 
-    from pasta_model.comparison import evaluate_folder
     from pasta_model.console import progress_bar
     from pasta_model.data.manifest import read_manifest
-    from pasta_model.evaluation import summarise, write_scores
+    from pasta_model.evaluation.folders import evaluate_folder
+    from pasta_model.evaluation.scores import summarise, write_scores
     from pasta_model.report.table import scores_table
 
     console = Console()

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pasta_model.comparison import score_session
 from pasta_model.config import Settings
 from pasta_model.console import progress_bar
 from pasta_model.data.manifest import Session, read_manifest, write_splits
@@ -25,7 +24,8 @@ from pasta_model.data.store import SiteStore, prepare_store
 from pasta_model.data.volume import Volume, write_volume
 from pasta_model.derivatives import SynthesisJob
 from pasta_model.errors import ConfigError, FederationError
-from pasta_model.evaluation import SubjectScore, write_scores
+from pasta_model.evaluation.folders import score_session
+from pasta_model.evaluation.scores import SubjectScore, write_scores
 from pasta_model.files import write_json
 from simulation.baselines import mean_pet
 from simulation.federation import run_simulation

@@ -11,7 +11,7 @@ from pasta_model.checkpoint import PACKAGES
 from pasta_model.data.grid import template_of
 from pasta_model.data.manifest import read_splits
 from pasta_model.data.volume import read_volume
-from pasta_model.evaluation import SiteRow, SubjectScore, summarise
+from pasta_model.evaluation.scores import SiteRow, SubjectScore, summarise
 from pasta_model.placement import compute_dtype
 from pasta_model.report.content import TWINS_NOTICE, Example, ReportContent, choose_examples
 from pasta_model.report.html import write_report

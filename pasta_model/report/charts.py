@@ -11,7 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pasta_model.evaluation import ALL_SITES, MEAN_OF_SITES, METRICS, Metric, SiteRow, SubjectScore
+from pasta_model.evaluation.scores import ALL_SITES, MEAN_OF_SITES, METRICS, Metric, SiteRow, SubjectScore
 from pasta_model.report.style import (
     DIAGNOSES,
     INK,

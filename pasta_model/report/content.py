@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pasta_model.data.grid import Grid
-from pasta_model.evaluation import SiteRow, SubjectScore
+from pasta_model.evaluation.scores import SiteRow, SubjectScore
 from pasta_model.report.verdicts import Verdict
 
 TWINS_NOTICE = (

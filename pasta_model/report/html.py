@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pasta_model.evaluation import METRICS, SiteRow, best
+from pasta_model.evaluation.scores import METRICS, SiteRow, best
 from pasta_model.files import write_text
 from pasta_model.report.charts import curves, metaroi_scatter, metric_bars
 from pasta_model.report.content import Example, ReportContent

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pasta_model.evaluation import METRICS, SiteRow, best
+from pasta_model.evaluation.scores import METRICS, SiteRow, best
 
 BEST_MARK = "*"
 

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pasta_model.evaluation import ALL_SITES, MEAN_OF_SITES, METRICS, Metric, SiteRow
+from pasta_model.evaluation.scores import ALL_SITES, MEAN_OF_SITES, METRICS, Metric, SiteRow
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from pasta_model.checkpoint import Checkpoint, load_checkpoint, new_network
-from pasta_model.comparison import evaluate_folder, synthetic_path
 from pasta_model.data.clinical import Moments, Standardisation
 from pasta_model.data.grid import template
 from pasta_model.data.metaroi import region_masks
 from pasta_model.data.store import prepare_store
 from pasta_model.data.volume import Volume, read_volume, write_volume
-from pasta_model.evaluation import score, summarise
+from pasta_model.evaluation.folders import evaluate_folder, synthetic_path
+from pasta_model.evaluation.scores import score, summarise
 from pasta_model.exchange.contents import SiteReport
 from pasta_model.exchange.vectors import write_vector
 from pasta_model.synthesis import Synthesiser

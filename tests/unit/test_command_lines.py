@@ -23,7 +23,7 @@ from pasta_model.checkpoint import Checkpoint, load_checkpoint, new_network, sav
 from pasta_model.config import Settings
 from pasta_model.data.clinical import SCHEMES, Standardisation
 from pasta_model.data.grid import template
-from pasta_model.evaluation import read_scores
+from pasta_model.evaluation.scores import read_scores
 from simulation.baselines import train_alone
 
 HEAD = template(3.0).head

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Examples are chosen by a rule."""
 
-from pasta_model.evaluation import SubjectScore
+from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.report.content import choose_examples
 
 

@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from pasta_model.data.grid import template
 from pasta_model.data.metaroi import region_masks
 from pasta_model.errors import VolumeError
-from pasta_model.evaluation import SubjectScore, summarise
+from pasta_model.evaluation.scores import SubjectScore, summarise
 from pasta_model.report.charts import curves, metaroi_scatter, metric_bars
 from pasta_model.report.panels import CUTS, cut_of, subject_panel
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pasta_model.data.grid import template
-from pasta_model.evaluation import SubjectScore, summarise
+from pasta_model.evaluation.scores import SubjectScore, summarise
 from pasta_model.report.content import TWINS_NOTICE, Example, ReportContent
 from pasta_model.report.html import render, write_report
 from pasta_model.report.verdicts import verdicts

@@ -5,7 +5,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from pasta_model.evaluation import SiteRow
+from pasta_model.evaluation.scores import SiteRow
 from pasta_model.report.table import scores_table, table_text
 
 ROWS = [

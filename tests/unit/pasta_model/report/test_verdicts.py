@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sentences that are computed, also where they do not please."""
 
-from pasta_model.evaluation import SiteRow, SubjectScore, summarise
+from pasta_model.evaluation.scores import SiteRow, SubjectScore, summarise
 from pasta_model.report.verdicts import verdicts
 
 

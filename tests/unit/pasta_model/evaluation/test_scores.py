@@ -10,7 +10,7 @@ import pytest
 from pasta_model.data.grid import template
 from pasta_model.data.volume import Volume
 from pasta_model.errors import ManifestError, VolumeError
-from pasta_model.evaluation import (
+from pasta_model.evaluation.scores import (
     ALL_SITES,
     MEAN_OF_SITES,
     METRICS,

@@ -8,7 +8,7 @@ from pasta_model.data.manifest import Session
 from pasta_model.data.volume import Volume, read_volume
 from pasta_model.derivatives import synthetic_path
 from pasta_model.errors import Problems, VolumeError
-from pasta_model.evaluation import SubjectScore, score
+from pasta_model.evaluation.scores import SubjectScore, score
 from pasta_model.metrics.similarity import brain_mask
 
 
