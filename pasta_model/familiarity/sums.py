@@ -48,7 +48,7 @@ class FeatureSums:
 
     @classmethod
     def of(cls, features: NDArray[np.float64]) -> Self:
-        """Sums of a table (persons, k): one row a person, every number finite.
+        """Sum a table (persons, k): one row a person, every number finite.
 
         Raises
         ------
@@ -62,7 +62,7 @@ class FeatureSums:
 
     @classmethod
     def none(cls, k: int) -> Self:
-        """Sums of nobody."""
+        """Return the sums of nobody."""
         return cls(0, np.zeros(k), np.zeros((k, k)))
 
     @classmethod
