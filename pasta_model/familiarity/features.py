@@ -72,20 +72,12 @@ FEATURES: tuple[Feature, ...] = (
         partial(measures.quantile_ratio, low=0.3, high=0.8),
     ),
     Feature(
-        "middle",
-        "middle beside white matter",
-        "strong contrast",
-        "weak or inverted contrast",
-        0.01,
-        partial(measures.quantile_ratio, low=0.5, high=0.9),
-    ),
-    Feature(
         "bright",
         "brightest voxels",
         "clipped intensities",
         "bright spots",
-        0.01,
-        partial(measures.quantile_ratio, low=0.999, high=0.98),
+        0.1,
+        measures.glare,
     ),
     Feature("entropy", "number of shades", "few shades", "noise or another contrast", 0.02, measures.entropy),
     *(
@@ -136,7 +128,7 @@ FEATURES: tuple[Feature, ...] = (
         )
     ),
     Feature("flat_end", "size of its last slice", "unusual", "head cut off", 0.02, measures.flat_end),
-    Feature("ripple", "ripple", "unusual", "ghosts or motion", 0.02, measures.ripple),
+    Feature("ripple", "ripple", "unusual", "ghosts or motion", 0.2, measures.ripple),
 )
 NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 COUNT = len(FEATURES)

@@ -73,6 +73,11 @@ def quantile_ratio(head: Head, low: float, high: float) -> float:
     return float(np.log((head.quantile(low) + 0.01) / (head.quantile(high) + 0.01)))
 
 
+def glare(head: Head) -> float:
+    """Log of how far the very brightest voxels exceed the bright ones."""
+    return float(np.log(max(head.quantile(0.999) / head.quantile(0.98) - 1.0, 0.0) + 0.01))
+
+
 def entropy(head: Head) -> float:
     """Entropy of the histogram of the brain, in bits: how many shades there are."""
     counts, _ = np.histogram(np.minimum(head.brain, 1.2499), bins=BINS, range=(0.0, 1.25))
@@ -164,7 +169,7 @@ def flat_end(head: Head) -> float:
 
 def ripple(head: Head) -> float:
     """Log of how far one frequency stands out from those beside it, along the worst axis: ghosts, motion."""
-    return max(_ripple(head, axis) for axis in range(3))
+    return float(np.log(max(_ripple(head, axis) for axis in range(3)) + 0.01))
 
 
 def _ripple(head: Head, axis: int) -> float:
