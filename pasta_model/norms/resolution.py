@@ -96,8 +96,9 @@ def common_resolution(pet: Volume, *, spacing: float, fwhm: float, brain: Mask |
     fwhm
         Of the Gaussian, mm; 0 leaves the PET as sharp as it is.
     brain
-        The person's brain, on the PET's grid; by default where there is uptake. Give it for a synthetic
-        PET: what it shows outside the head is then left out, and what it does not show inside counts as 0.
+        The person's brain, on the PET's grid, from the MRI: what the PET shows outside is left out, and what
+        it does not show inside counts as 0. By default the template's brain where there is uptake, which is
+        less exact at the rim. Norms and the PETs that are compared with them should both have it, or neither.
 
     Returns
     -------
@@ -110,10 +111,9 @@ def common_resolution(pet: Volume, *, spacing: float, fwhm: float, brain: Mask |
         When the PET is not in SUVR or on another grid, or covers too little of the brain.
     """
     check_suvr(pet)
-    grid = template(spacing).crop
     uptake = on_crop(pet, spacing=spacing)
-    inside = uptake > EMPTY if brain is None else _brain_on_crop(brain, pet, spacing)
-    wanted = template_brain(grid).mask
+    wanted = template_brain(template(spacing).crop).mask
+    inside = (uptake > EMPTY) & wanted if brain is None else _brain_on_crop(brain, pet, spacing)
     sigma = fwhm / spacing / (8.0 * np.log(2.0)) ** 0.5
     weights = _blur(inside.astype(np.float32), sigma)
     near = weights >= _REACH
