@@ -141,9 +141,7 @@ def _refuse_empty(sessions: Sequence[Session], training: Sequence[str]) -> None:
     counts: Mapping[tuple[str, str | None], int] = Counter((s.site, s.split) for s in sessions)
     for site in training:
         if not counts.get((site, "train")):
-            problems.add(
-                f"{site}: nobody trains; change split or partition, or pool it by partition.smallest"
-            )
+            problems.add(f"{site}: nobody trains; change split, or pool it by partition.smallest")
     if not any(split == "test" for _, split in counts):
         problems.add("nobody is left to measure on; wanted persons in split test")
     problems.raise_if_any(ConfigError)

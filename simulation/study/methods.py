@@ -6,7 +6,7 @@ n x rounds x local steps, and so do pooled data and the rival networks; a site a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pasta_model.config import Scalar
@@ -107,12 +107,5 @@ def resolve(name: str, own: Mapping[str, tuple[str, Mapping[str, Scalar]]]) -> M
     like, changes = own[name]
     base = METHODS[like]
     told = ", ".join(f"{key} = {value}" for key, value in changes.items())
-    return Method(
-        name,
-        base.kind,
-        base.family,
-        f"as {like}; {told}",
-        {**base.changes, **changes},
-        base.after,
-        base.rival,
-    )
+    about = f"as {like}; {told}"
+    return replace(base, name=name, about=about, changes={**base.changes, **changes})

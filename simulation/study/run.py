@@ -38,7 +38,7 @@ class Study:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> People:
-        """Run what is not done: people, stores, training, PETs; then `measures` and the report can be made."""
+        """Run what is not done: people, stores, training, PETs; what is left is to measure them."""
         self._claim()
         with self._stage("people") as progress:
             found = gather(self.settings, self.folder, workers=self.workers, progress=progress)
