@@ -32,14 +32,15 @@ def partitioned(sessions: Sequence[Session], part: PartitionPart, *, seed: int) 
     ManifestError
         With a line for every person whose vendor or phase is wanted and not known.
     """
-    if part.by in ("diagnosis", "size"):
-        made = by_diagnosis if part.by == "diagnosis" else by_size
-        placed = _renamed(sessions, made(sessions, part, seed=seed))
-        return partition_sites(placed, by="site", smallest=part.smallest)
-    if part.by == "vendor":
-        placed = _renamed(sessions, by_vendor(sessions))
-        return partition_sites(placed, by="site", smallest=part.smallest)
-    return partition_sites(sessions, by=part.by, smallest=part.smallest)
+    if part.by == "diagnosis":
+        sessions = _renamed(sessions, by_diagnosis(sessions, part, seed=seed))
+    elif part.by == "size":
+        sessions = _renamed(sessions, by_size(sessions, part, seed=seed))
+    elif part.by == "vendor":
+        sessions = _renamed(sessions, by_vendor(sessions))
+    else:
+        return partition_sites(sessions, by=part.by, smallest=part.smallest)
+    return partition_sites(sessions, by="site", smallest=part.smallest)
 
 
 def by_diagnosis(sessions: Sequence[Session], part: PartitionPart, *, seed: int) -> Mapping[str, str]:

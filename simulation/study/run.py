@@ -23,6 +23,7 @@ from simulation.study.settings import StudySettings, shaping
 from simulation.study.synthesis import PetJob, pet_folder, pet_jobs, synthesise
 from simulation.study.training import TrainJob, train
 
+DIFFUSION = ("federation", "pooled", "alone")  # kinds of methods that can draw several samples
 logger = logging.getLogger(__name__)
 
 
@@ -107,10 +108,8 @@ class Study:
                     "root": self.folder, "seed": seed, "device": self.device, "stores": stores
                 }  # fmt: skip
                 jobs += pet_jobs(found, method, trained, **place)
-                several = (
-                    method.name == measure.main and measure.samples > 1 and seed == self.settings.seeds[0]
-                )
-                if several and method.kind in ("federation", "pooled", "alone"):
+                first = method.name == measure.main and seed == self.settings.seeds[0]
+                if first and measure.samples > 1 and method.kind in DIFFUSION:
                     jobs += pet_jobs(found, method, trained, **place, samples=measure.samples)
         return [job for job in jobs if job.sessions]
 

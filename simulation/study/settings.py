@@ -233,6 +233,6 @@ def _rooted(study: StudySettings, folder: Path) -> StudySettings:
 
 
 def shaping(study: StudySettings) -> Mapping[str, Any]:
-    """What a study's folder must be of, so that going on in it makes sense; what is measured may change."""
+    """Return what a study's folder must be of to go on in it; methods may be added, measures may change."""
     told = study.model_dump(mode="json", by_alias=True)
     return {name: told[name] for name in ("seeds", "cohort", "partition", "split", "settings")}

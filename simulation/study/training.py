@@ -13,6 +13,7 @@ from pathlib import Path
 from client.memory import combined_model
 from pasta_model.checkpoint import load_checkpoint, save_checkpoint
 from pasta_model.config import Settings
+from pasta_model.errors import ConfigError
 from pasta_model.files import write_json
 from server.rounds import Federation
 from simulation.baselines import train_alone
@@ -73,10 +74,24 @@ class TrainJob:
 def train(job: TrainJob) -> None:
     """Train, from where an earlier call was stopped."""
     if job.done:
+        _refuse_other_settings(job)
         return
     way = {"federation": _together, "pooled": _pooled, "alone": _alone, "rival": _rival}[job.method.kind]
     way(job)
-    write_json(job.output / "done.json", {"method": job.method.name, "seed": job.settings.run.seed})
+    write_json(job.output / "done.json", _told(job))
+
+
+def _told(job: TrainJob) -> dict[str, str]:
+    return {"method": job.method.name, "kind": job.method.kind, "settings": job.settings.digest()}
+
+
+def _refuse_other_settings(job: TrainJob) -> None:
+    found = json.loads((job.output / "done.json").read_text(encoding="utf-8"))
+    if found != _told(job):
+        raise ConfigError(
+            f"{job.folder}: holds '{job.method.name}' as trained with other settings; give the method of the"
+            " new settings another name, or remove that folder"
+        )
 
 
 def model_of(job: TrainJob, site: str) -> Path:
