@@ -47,12 +47,15 @@ class Method:
 
 
 _TOGETHER: Family = "training together"
-_PRIVATE: dict[str, Scalar] = {
+_PRIVATE: dict[str, Scalar] = {  # fewer and larger steps: each is paid for
     "privacy.unit": "subject",
     "privacy.epsilon": 8.0,
     "privacy.delta": 1e-3,
     "privacy.max-grad-norm": 0.01,
-    "privacy.slabs-per-subject": 2,
+    "privacy.slabs-per-subject": 1,
+    "federation.rounds": 8,
+    "training.local-steps": 4,
+    "training.warmup-steps": 2,
 }
 METHODS: Mapping[str, Method] = {
     method.name: method
@@ -68,7 +71,7 @@ METHODS: Mapping[str, Method] = {
             "personalised", "federation", _TOGETHER, "FedAvg; normalisation layers stay at their site",
             {"exchange.personal": "norms"},
         ),
-        Method("private", "federation", _TOGETHER, "FedAvg with subject-level DP-SGD", _PRIVATE),
+        Method("private", "federation", _TOGETHER, "FedAvg, subject-level DP-SGD, epsilon 8", _PRIVATE),
         Method("preview", "preview", "other networks", "the conditioner's own PET, one pass", after="fedavg"),
         Method("U-Net", "rival", "other networks", "regression in one pass, pooled", rival="U-Net"),
         Method(
