@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pasta_model.commands.attack import app as attack
+from pasta_model.commands.evaluate import evaluate
 from pasta_model.commands.plan import plan
 from pasta_model.commands.prepare import prepare
 from pasta_model.commands.synthesize import synthesize
@@ -174,31 +175,7 @@ def import_checkpoint(
 
 
 app.command()(synthesize)
-
-
-@app.command()
-def evaluate(
-    manifest: Manifest,
-    synthetic: Annotated[Path, typer.Argument(help="Folder written by 'pasta synthesize'.")],
-    output: Annotated[Path, typer.Option(help="Table with a row a session.")] = Path("scores.tsv"),
-) -> None:
-    """Compare synthetic with real PETs: MAE, PSNR, SSIM in the brain, MetaROI SUVR error."""
-    from rich.console import Console
-
-    from pasta_model.console import progress_bar
-    from pasta_model.data.manifest import read_manifest
-    from pasta_model.evaluation.folders import evaluate_folder
-    from pasta_model.evaluation.scores import summarise, write_scores
-    from pasta_model.report.table import scores_table
-
-    console = Console()
-    with progress_bar(console, "evaluation") as progress:
-        sessions = read_manifest(manifest)
-        scores = evaluate_folder(sessions, synthetic, method="synthetic", progress=progress)
-    write_scores(output, scores)
-    console.print(scores_table(summarise(scores)))
-
-
+app.command()(evaluate)
 app.add_typer(attack, name="attack")
 
 

@@ -25,7 +25,8 @@ from pasta_model.data.volume import Volume, write_volume
 from pasta_model.derivatives import SynthesisJob
 from pasta_model.errors import ConfigError, FederationError
 from pasta_model.evaluation.folders import score_session
-from pasta_model.evaluation.scores import SubjectScore, write_scores
+from pasta_model.evaluation.scores import SubjectScore
+from pasta_model.evaluation.tables import write_scores
 from pasta_model.files import write_json
 from simulation.baselines import mean_pet
 from simulation.federation import run_simulation

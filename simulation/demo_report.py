@@ -11,7 +11,8 @@ from pasta_model.checkpoint import PACKAGES
 from pasta_model.data.grid import template_of
 from pasta_model.data.manifest import read_splits
 from pasta_model.data.volume import read_volume
-from pasta_model.evaluation.scores import SiteRow, SubjectScore, summarise
+from pasta_model.evaluation.scores import SubjectScore
+from pasta_model.evaluation.summary import GroupRow, summarise
 from pasta_model.placement import compute_dtype
 from pasta_model.report.content import TWINS_NOTICE, Example, ReportContent, choose_examples
 from pasta_model.report.html import write_report
@@ -20,7 +21,7 @@ from pasta_model.sections import SamplingSettings, TrainingSettings
 from simulation.demo import FEDERATED, Demo
 
 
-def write_demo_report(demo: Demo, scores: Sequence[SubjectScore]) -> tuple[list[SiteRow], list[Verdict]]:
+def write_demo_report(demo: Demo, scores: Sequence[SubjectScore]) -> tuple[list[GroupRow], list[Verdict]]:
     """Write `report.html` into the demo's folder; return its table and what it says of the baselines."""
     rows = summarise(scores)
     said = verdicts(rows)

@@ -14,6 +14,9 @@ from pasta_model.errors import VolumeError
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 
+ACROSS = {"axial": 2, "coronal": 1, "sagittal": 0}
+"""The axis of (x, y, z) that counts the slices of a plane."""
+
 
 def roughness(suvr: Array, *, mask: Mask, axis: int = 2) -> float:
     """Root mean square of the second difference along an axis in the brain, in SUVR.

@@ -11,7 +11,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pasta_model.evaluation.scores import ALL_SITES, MEAN_OF_SITES, METRICS, Metric, SiteRow, SubjectScore
+from pasta_model.evaluation.columns import METRICS, Metric
+from pasta_model.evaluation.estimates import Estimate
+from pasta_model.evaluation.scores import SubjectScore
+from pasta_model.evaluation.summary import ALL_SITES, GroupRow
 from pasta_model.report.style import (
     DIAGNOSES,
     INK,
@@ -51,9 +54,9 @@ def curves(history: Sequence[Mapping[str, Any]]) -> bytes:
 
 def metaroi_scatter(scores: Sequence[SubjectScore], *, method: str) -> bytes:
     """MetaROI SUVR of the real PET against the synthetic one: a point a session, by diagnosis."""
-    chosen = [s for s in scores if s.method == method]
-    real = np.array([s.metaroi_real for s in chosen])
-    synthetic = np.array([s.metaroi_synthetic for s in chosen])
+    names = ("metaroi_real", "metaroi_synthetic")
+    chosen = [s for s in scores if s.method == method and None not in map(s.values.get, names)]
+    real, synthetic = (np.array([s.values[name] for s in chosen], dtype=np.float64) for name in names)
     with figure_style():
         figure = Figure(figsize=(5.9, 5.4), layout="constrained")
         axes = figure.add_subplot()
@@ -71,9 +74,9 @@ def metaroi_scatter(scores: Sequence[SubjectScore], *, method: str) -> bytes:
         return to_png(figure)
 
 
-def metric_bars(rows: Sequence[SiteRow]) -> bytes:
-    """Means by site: a chart a metric, a group of bars a site, a bar a method."""
-    kept = [row for row in rows if row.site != MEAN_OF_SITES]
+def metric_bars(rows: Sequence[GroupRow]) -> bytes:
+    """Means by site: a chart a metric, a group of bars a site, a bar a method with its interval."""
+    kept = [row for row in rows if row.kind in {"site", "all"}]
     methods = list(dict.fromkeys(row.method for row in kept))
     with figure_style():
         figure = Figure(figsize=(10.2, 6.4), layout=ConstrainedLayoutEngine(h_pad=0.1))
@@ -130,31 +133,34 @@ def _agreement(real: NDArray[np.float64], synthetic: NDArray[np.float64]) -> str
     return f"r = {r}\nMAE = {error:.3f} SUVR\nbias = {bias:+.3f} SUVR"
 
 
-def _bars(axes: Axes, metric: Metric, rows: Sequence[SiteRow], methods: Sequence[str]) -> None:
-    sites = list(dict.fromkeys(row.site for row in rows))
+def _bars(axes: Axes, metric: Metric, rows: Sequence[GroupRow], methods: Sequence[str]) -> None:
+    sites = list(dict.fromkeys(row.group for row in rows))
     width = 0.8 / max(len(methods), 1)
     for index, method in enumerate(methods):
-        shown = [row for row in rows if row.method == method and np.isfinite(metric.of(row))]
-        cells = [(sites.index(row.site), metric.of(row)) for row in shown]
+        shown = [(row.group, metric.estimate(row)) for row in rows if row.method == method]
+        cells = [(sites.index(site), found) for site, found in shown if found.value is not None]
         places = [site + (index - (len(methods) - 1) / 2) * width for site, _ in cells]
         axes.bar(
-            places, [value for _, value in cells], width=0.92 * width,
+            places, [found.value or 0.0 for _, found in cells], width=0.92 * width,
             color=method_colour(method, methods), label=method,
         )  # fmt: skip
+        for place, (_, found) in zip(places, cells, strict=True):
+            if found.low is not None and found.high is not None:
+                axes.vlines(place, found.low, found.high, color=INK, linewidth=1.1)
     direction = "higher" if metric.higher_is_better else "lower"
     axes.set_title(f"{metric.heading}: {direction} is better")
     axes.set_xticks(range(len(sites)), sites)
     axes.grid(visible=False, axis="x")
     if ALL_SITES in sites and len(sites) > 1:
         axes.axvline(sites.index(ALL_SITES) - 0.5, color="#cbd2d9", linewidth=1)
-    _zoom(axes, [metric.of(row) for row in rows], metric)
+    _zoom(axes, [metric.estimate(row) for row in rows], metric)
 
 
-def _zoom(axes: Axes, values: Sequence[float], metric: Metric) -> None:
+def _zoom(axes: Axes, estimates: Sequence[Estimate], metric: Metric) -> None:
     """Start the axis below the smallest value where bars from 0 would all look the same."""
-    finite = [value for value in values if np.isfinite(value)]
-    if metric.higher_is_better and finite and min(finite) > 0:
-        axes.set_ylim(bottom=min(finite) - 0.75 * (max(finite) - min(finite)) - 0.02 * min(finite))
+    ends = [end for e in estimates for end in (e.value, e.low, e.high) if end is not None]
+    if metric.higher_is_better and ends and min(ends) > 0:
+        axes.set_ylim(bottom=min(ends) - 0.75 * (max(ends) - min(ends)) - 0.02 * min(ends))
         axes.set_ylabel("axis does not start at 0", fontsize=8, color="#7b8794")
 
 

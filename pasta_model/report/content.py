@@ -8,7 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pasta_model.data.grid import Grid
-from pasta_model.evaluation.scores import SiteRow, SubjectScore
+from pasta_model.evaluation.scores import SubjectScore
+from pasta_model.evaluation.summary import GroupRow
 from pasta_model.report.verdicts import Verdict
 
 TWINS_NOTICE = (
@@ -65,7 +66,7 @@ class ReportContent:
     title: str
     notice: str
     facts: Mapping[str, str]
-    rows: Sequence[SiteRow]
+    rows: Sequence[GroupRow]
     scores: Sequence[SubjectScore]
     verdicts: Sequence[Verdict]
     examples: Sequence[Example]
@@ -89,8 +90,11 @@ def choose_examples(
     """
     chosen = []
     for diagnosis in diagnoses:
-        group = [s for s in scores if s.method == method and s.diagnosis == diagnosis]
-        group.sort(key=lambda s: (s.mae, s.site, s.subject, s.session))
+        group = [
+            (mae, s.key, s)
+            for s in scores
+            if s.method == method and s.diagnosis == diagnosis and (mae := s.values.get("mae")) is not None
+        ]
         if group:
-            chosen.append(group[(len(group) - 1) // 2])
+            chosen.append(sorted(group, key=lambda item: item[:2])[(len(group) - 1) // 2][2])
     return chosen

@@ -10,51 +10,75 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pasta_model.evaluation.scores import METRICS, SiteRow, best
+from pasta_model.evaluation.columns import METRICS, Metric
+from pasta_model.evaluation.estimates import LEVEL, NOT_AVAILABLE
+from pasta_model.evaluation.summary import GroupRow, best
 
 BEST_MARK = "*"
+_SITES = ("site", "all", "sites")
 
 
-def scores_table(rows: Sequence[SiteRow], *, title: str | None = None) -> Table:
-    """One block of rows a site, one row a method; the best value of a site is bold and marked.
+def scores_table(rows: Sequence[GroupRow], *, title: str | None = None, intervals: bool = False) -> Table:
+    """One block of rows a group, one row a method; the best value of a group is bold and marked.
 
     Parameters
     ----------
     rows
-        As `summarise` returns them: the rows of a site stand together.
+        As `summarise` returns them: the rows of a group stand together.
+    intervals
+        Put the interval of each mean below it.
     """
+    caption = f"{BEST_MARK} best of the group; MAE and MetaROI error: lower is better, others: higher"
+    if intervals:
+        caption += f"\nbelow a mean: its {LEVEL:.0%} interval, by bootstrap over subjects"
+    if hidden := _reasons(rows):
+        caption += f"\n{NOT_AVAILABLE}: {'; '.join(hidden)}"
     table = Table(
-        title=title,
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        caption=f"{BEST_MARK} best of the site; MAE and MetaROI error: lower is better, others: higher",
-        caption_justify="left",
+        title=title, box=box.SIMPLE_HEAD, title_justify="left", caption=caption, caption_justify="left"
     )
-    table.add_column("Site")
+    table.add_column("Site" if all(row.kind in _SITES for row in rows) else "Group")
     table.add_column("Subjects", justify="right")
     table.add_column("Method", no_wrap=True, min_width=9)
     for metric in METRICS:
         unit = f"\n({metric.unit})" if metric.unit else ""
         table.add_column(metric.label + unit, justify="right", no_wrap=True)
-    for site, group in groupby(rows, key=lambda row: row.site):
-        _add_site(table, site, list(group))
+    for (_, name), group in groupby(rows, key=lambda row: (row.kind, row.group)):
+        _add_group(table, name, list(group), intervals=intervals)
     return table
 
 
-def table_text(rows: Sequence[SiteRow], *, title: str | None = None, width: int = 100) -> str:
+def table_text(
+    rows: Sequence[GroupRow], *, title: str | None = None, width: int = 100, intervals: bool = False
+) -> str:
     """Return the table as plain text without colours, for a log or a file."""
     console = Console(file=StringIO(), width=width, color_system=None, force_terminal=False)
     with console.capture() as capture:
-        console.print(scores_table(rows, title=title))
+        console.print(scores_table(rows, title=title, intervals=intervals))
     return capture.get()
 
 
-def _add_site(table: Table, site: str, rows: Sequence[SiteRow]) -> None:
+def _add_group(table: Table, name: str, rows: Sequence[GroupRow], *, intervals: bool) -> None:
     winners = {metric.name: best(rows, metric) for metric in METRICS}
     for index, row in enumerate(rows):
-        cells = [Text(site if index == 0 else ""), Text(str(row.subjects)), Text(row.method)]
-        for metric in METRICS:
-            shown = metric.text(metric.of(row))
-            won = len(rows) > 1 and shown == winners[metric.name]
-            cells.append(Text(shown + (BEST_MARK if won else " "), style="bold" if won else ""))
+        cells = [Text(name if index == 0 else ""), Text(str(row.subjects)), Text(row.method)]
+        cells += [
+            _cell(metric, row, winner=winners[metric.name] if len(rows) > 1 else None, intervals=intervals)
+            for metric in METRICS
+        ]
         table.add_row(*cells, end_section=index == len(rows) - 1)
+
+
+def _cell(metric: Metric, row: GroupRow, *, winner: str | None, intervals: bool) -> Text:
+    found = metric.estimate(row)
+    shown = metric.text(found.value)
+    won = found.value is not None and shown == winner
+    cell = Text(shown + (BEST_MARK if won else " "), style="bold" if won else "")
+    if intervals and found.low is not None and found.high is not None:
+        cell.append(f"\n{metric.text(found.low)} to {metric.text(found.high)} ", style="not bold")
+    return cell
+
+
+def _reasons(rows: Sequence[GroupRow]) -> list[str]:
+    """Return why values of the table are not available, each reason once."""
+    found = [metric.estimate(row) for row in rows for metric in METRICS]
+    return list(dict.fromkeys(estimate.why for estimate in found if estimate.value is None))

@@ -4,7 +4,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pasta_model.evaluation.scores import ALL_SITES, MEAN_OF_SITES, METRICS, Metric, SiteRow
+from pasta_model.evaluation.columns import METRICS, Metric
+from pasta_model.evaluation.summary import GroupRow
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Verdict:
 
 
 def verdicts(
-    rows: Sequence[SiteRow], *, method: str = "federated", baselines: Sequence[str] = ("mean PET", "alone")
+    rows: Sequence[GroupRow], *, method: str = "federated", baselines: Sequence[str] = ("mean PET", "alone")
 ) -> list[Verdict]:
     """Compare a method with each baseline on each metric: over all subjects, then site by site.
 
@@ -36,16 +37,17 @@ def verdicts(
     return [verdict for baseline in baselines for verdict in _against(rows, method, baseline)]
 
 
-def _against(rows: Sequence[SiteRow], method: str, baseline: str) -> list[Verdict]:
-    cells = {(row.site, row.method): row for row in rows}
-    pooled, other = (cells.get((ALL_SITES, name)) for name in (method, baseline))
+def _against(rows: Sequence[GroupRow], method: str, baseline: str) -> list[Verdict]:
+    cells = {(row.group, row.method): row for row in rows if row.kind == "site"}
+    whole = {row.method: row for row in rows if row.kind == "all"}
+    pooled, other = whole.get(method), whole.get(baseline)
     if pooled is None or other is None:
         absent = method if pooled is None else baseline
         return [_not_compared(method, baseline, f"no scores of {absent}")]
     if pooled.subjects != other.subjects:
         reason = f"they have {pooled.subjects} and {other.subjects} subjects"
         return [_not_compared(method, baseline, reason)]
-    sites = dict.fromkeys(row.site for row in rows if row.site not in (ALL_SITES, MEAN_OF_SITES))
+    sites = dict.fromkeys(row.group for row in rows if row.kind == "site")
     pairs = [
         (cells[site, method], cells[site, baseline])
         for site in sites
@@ -59,8 +61,10 @@ def _not_compared(method: str, baseline: str, reason: str) -> Verdict:
 
 
 def _sentence(
-    metric: Metric, mine: SiteRow, other: SiteRow, pairs: Sequence[tuple[SiteRow, SiteRow]]
+    metric: Metric, mine: GroupRow, other: GroupRow, pairs: Sequence[tuple[GroupRow, GroupRow]]
 ) -> Verdict:
+    if metric.of(mine) is None or metric.of(other) is None:
+        return _not_compared(mine.method, other.method, f"{metric.label} is not available")
     beats = _better(metric, mine, other)
     verb = "beats" if beats else "does not beat"
     values = f"{metric.text(metric.of(mine))} against {metric.text(metric.of(other))}"
@@ -72,23 +76,28 @@ def _sentence(
     return Verdict(beats, text)
 
 
-def _better(metric: Metric, mine: SiteRow, other: SiteRow) -> bool:
+def _better(metric: Metric, mine: GroupRow, other: GroupRow) -> bool:
     first, second = metric.of(mine), metric.of(other)
+    if first is None or second is None:
+        return False
     return first > second if metric.higher_is_better else first < second
 
 
-def _change(metric: Metric, mine: SiteRow, other: SiteRow) -> str:
+def _change(metric: Metric, mine: GroupRow, other: GroupRow) -> str:
     """Relative change of an error; gains of a ratio or of decibels say nothing in percent."""
     before, after = metric.of(other), metric.of(mine)
-    if metric.higher_is_better or before <= 0:
+    if metric.higher_is_better or before is None or after is None or before <= 0:
         return ""
     change = (after - before) / before
     return f", {abs(change):.0%} {'lower' if change < 0 else 'higher'}" if abs(change) >= 0.005 else ""
 
 
-def _where(metric: Metric, pairs: Sequence[tuple[SiteRow, SiteRow]]) -> str:
-    won = [mine.site for mine, other in pairs if _better(metric, mine, other)]
-    lost = [mine.site for mine, other in pairs if not _better(metric, mine, other)]
+def _where(metric: Metric, pairs: Sequence[tuple[GroupRow, GroupRow]]) -> str:
+    known = [(a, b) for a, b in pairs if metric.of(a) is not None and metric.of(b) is not None]
+    won = [mine.group for mine, other in known if _better(metric, mine, other)]
+    lost = [mine.group for mine, other in known if not _better(metric, mine, other)]
+    if not known:
+        return "at no site available"
     if not lost:
         return f"better at all {len(won)} sites"
     if not won:

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pasta evaluate`: synthetic PETs of any methods beside the real ones."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+Manifest = Annotated[Path, Argument(help="participants.tsv or .csv with the real PETs.")]
+Folders = Annotated[
+    list[str],
+    Argument(
+        metavar="[NAME=]FOLDER...",
+        help="Synthetic PETs in SUVR, written by 'pasta synthesize' or named after subject and session.",
+    ),
+]
+Output = Annotated[Path, Option(help="Folder of the tables: scores, groups, regions.")]
+Mask = Annotated[
+    Path | None,
+    Option(help="Where voxels count: a NIfTI, or a folder with one a session; default: the MRI's."),
+]
+Partial = Annotated[bool, Option("--partial", help="Leave out sessions without a synthetic PET.")]
+Smallest = Annotated[int, Option(min=0, help="Show no group of fewer subjects than this.")]
+Workers = Annotated[int | None, Option(min=1, help="Processes; default: one a core.")]
+Seed = Annotated[int, Option(min=0, help="Of the intervals: the same seed gives the same result.")]
+
+
+def evaluate(
+    manifest: Manifest,
+    folders: Folders,
+    *,
+    output: Output = Path("evaluation"),
+    mask: Mask = None,
+    partial: Partial = False,
+    smallest: Smallest = 0,
+    workers: Workers = None,
+    seed: Seed = 0,
+) -> None:
+    """Compare synthetic with real PETs: errors, similarity, MetaROI, roughness, by group, with intervals."""
+    from rich.console import Console
+
+    from pasta_model.console import progress_bar
+    from pasta_model.evaluation.comparison import evaluate, named_folders
+    from pasta_model.evaluation.records import refuse_other_folder, write_evaluation
+    from pasta_model.report.table import scores_table
+
+    refuse_other_folder(output)
+    methods, console = named_folders(folders), Console()
+    settings: dict[str, Any] = {"mask": mask, "partial": partial, "smallest": smallest, "seed": seed}
+    with progress_bar(console, "evaluation") as progress:
+        count = workers or os.cpu_count() or 1
+        result = evaluate(manifest, methods, workers=count, progress=progress, **settings)
+    write_evaluation(output, result, manifest=manifest, folders=methods, settings=settings)
+    shown = [row for row in result.groups if row.kind in {"site", "all", "sites"}]
+    console.print(scores_table(shown, intervals=True))
+    for method, names in result.missing.items():
+        console.print(f"{method}: {len(names)} sessions without a PET left out", markup=False)
+    console.print(f"{output}: scores.tsv, groups.tsv, regions.tsv, evaluation.json", markup=False)
