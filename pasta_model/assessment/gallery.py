@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sessions that a report shows, chosen by rule, with all their layers read from disk."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pasta_model.assessment.abnormality import REAL, z_maps
+from pasta_model.data.manifest import Session
+from pasta_model.data.volume import Volume, read_volume
+from pasta_model.derivatives import spread_path
+from pasta_model.evaluation.scores import SubjectScore
+from pasta_model.norms.model import Norms
+from pasta_model.report.cases import Case, Chosen
+from pasta_model.report.surfaces import surface_picture
+
+SURFACES = 3  # pictures of surfaces: one a diagnosis
+
+
+def cases(
+    chosen: Sequence[Chosen],
+    sessions: Mapping[tuple[str, str, str], Session],
+    pets: Mapping[tuple[str, str, str], Path],
+    *,
+    norms: Norms | None = None,
+    spreads: Mapping[tuple[str, str, str], Path] | None = None,
+) -> Iterator[Case]:
+    """Yield the chosen sessions with MRI, real and synthetic PET, z maps and uncertainty where there are.
+
+    Parameters
+    ----------
+    sessions, pets
+        By `SubjectScore.key`: the scans of a session, and its synthetic PET.
+    norms
+        For the z maps; a session without an age has none.
+    spreads
+        By key: a synthetic PET of several samples, beside which its spread lies.
+    """
+    for each in chosen:
+        score, session = each.score, sessions[each.score.key]
+        volumes: dict[str, Volume] = {
+            "mri": read_volume(session.mri),
+            "real": read_volume(session.pet, unit="SUVR"),
+            "synthetic": read_volume(pets[score.key], unit="SUVR"),
+        }
+        if norms and session.clinical.get("age") is not None:
+            maps = z_maps(session, {score.method: pets[score.key]}, norms=norms)
+            volumes |= {"z_real": maps[REAL], "z_synthetic": maps[score.method]}
+        if spreads and spread_path(spreads[score.key]).is_file():
+            volumes["uncertainty"] = read_volume(spread_path(spreads[score.key]), unit="SUVR")
+        yield Case(score.subject, score.site, score.diagnosis, each.rule, volumes)
+
+
+def surfaces(
+    chosen: Sequence[Chosen],
+    sessions: Mapping[tuple[str, str, str], Session],
+    pets: Mapping[str, Mapping[tuple[str, str, str], Path]],
+    *,
+    norms: Norms,
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the eight views of the first chosen session of each diagnosis: real PET, then each method's.
+
+    Parameters
+    ----------
+    pets
+        By method and key.
+
+    Yields
+    ------
+    tuple
+        Caption and PNG.
+    """
+    seen: set[str] = set()
+    for each in chosen:
+        score, session = each.score, sessions[each.score.key]
+        if score.diagnosis in seen or session.clinical.get("age") is None or len(seen) == SURFACES:
+            continue
+        seen.add(score.diagnosis)
+        maps = z_maps(session, {method: own[score.key] for method, own in pets.items()}, norms=norms)
+        title = f"{score.diagnosis}: subject {score.subject}, site {score.site}"
+        named = {"Real PET": maps.pop(REAL), **maps}
+        yield f"{title}. Chosen by rule: {each.rule}.", surface_picture(named, title=title)
+
+
+def worst(scores: Sequence[SubjectScore], method: str, *, metric: str, count: int = 5) -> list[SubjectScore]:
+    """Return the sessions on which a method is worst: the failures that a model card names."""
+    known = [s for s in scores if s.method == method and s.values.get(metric) is not None]
+    return sorted(known, key=lambda s: -float(s.values[metric] or 0.0))[:count]
