@@ -41,13 +41,13 @@ class Study:
     def run(self) -> People:
         """Run what is not done: people, stores, training, PETs; what is left is to measure them."""
         self._claim()
-        with self._stage("people") as progress:
+        with self.stage("people") as progress:
             found = gather(self.settings, self.folder, workers=self.workers, progress=progress)
-        with self._stage("stores") as progress:
+        with self.stage("stores") as progress:
             prepare(self.settings, found, self.folder, progress=progress)
         training = self.training_jobs(found)
-        with self._stage("training") as progress, self._pool() as pool:
-            self._work(
+        with self.stage("training") as progress, self.pool() as pool:
+            self.work(
                 pool,
                 train,
                 sorted(training, key=_longest_first),
@@ -57,8 +57,8 @@ class Study:
             )
         pets = self.pet_jobs(found, training)
         total = sum(len(job.sessions) for job in pets)
-        with self._stage("synthesis") as progress, self._pool() as pool:
-            self._work(
+        with self.stage("synthesis") as progress, self.pool() as pool:
+            self.work(
                 pool,
                 synthesise,
                 pets,
@@ -128,19 +128,21 @@ class Study:
         write_json(marker, wanted)
 
     @contextmanager
-    def _pool(self) -> Iterator[Executor]:
+    def pool(self) -> Iterator[Executor]:
+        """Yield the study's processes."""
         with process_pool(self.workers) as pool:
             yield pool
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
+    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """Show a stage's progress, and keep how long it took."""
         start = time.monotonic()
         with progress_bar(self.console, name) as progress:
             yield progress
         self.seconds[name] = time.monotonic() - start
         logger.info("%s took %.0f s", name, self.seconds[name])
 
-    def _work(
+    def work(
         self,
         pool: Executor,
         work: Callable[[Any], None],
@@ -150,6 +152,7 @@ class Study:
         total: int,
         progress: Callable[[int, int], None],
     ) -> None:
+        """Hand jobs to processes and show how far they are; the first failure ends the stage."""
         waiting: set[Future[None]] = {pool.submit(work, job) for job in jobs}
         while waiting:
             finished, waiting = wait(waiting, timeout=1.0)
