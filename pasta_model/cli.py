@@ -8,6 +8,7 @@ import typer
 
 from pasta_model.commands.attack import app as attack
 from pasta_model.commands.evaluate import evaluate
+from pasta_model.commands.norms import app as norms
 from pasta_model.commands.plan import plan
 from pasta_model.commands.prepare import prepare
 from pasta_model.commands.synthesize import synthesize
@@ -177,6 +178,7 @@ def import_checkpoint(
 app.command()(synthesize)
 app.command()(evaluate)
 app.add_typer(attack, name="attack")
+app.add_typer(norms, name="norms")
 
 
 def main() -> None:

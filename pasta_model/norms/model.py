@@ -76,10 +76,7 @@ class Norms:
             When there are fewer than ten persons, or all of one age.
         """
         n = sums.count
-        if n < SMALLEST:
-            raise ConfigError(
-                f"norms of {n} cognitively normal persons, wanted at least {SMALLEST}; add people or sites"
-            )
+        refuse_few(n)
         scatter = sums.age_squared - sums.age**2 / n
         if scatter < n * (SMALLEST_AGE_SPREAD / DECADE) ** 2:
             years = DECADE * np.sqrt(max(scatter, 0.0) / n)
@@ -110,6 +107,13 @@ class Norms:
     def grid(self) -> Grid:
         """Where the voxels lie."""
         return template(self.spacing).crop
+
+    @property
+    def title(self) -> str:
+        """What they are, in a line."""
+        sites = f" of {len(self.sites)} site{'s' * (len(self.sites) > 1)}" if self.sites else ""
+        kind = f"voxels of {self.spacing:g} mm, smoothed by {self.fwhm:g} mm"
+        return f"norms of {self.persons} cognitively normal persons{sites}, {kind}"
 
     def expected(self, age: float | None) -> Volume:
         """Return the PET that is expected at an age: SUVR on the crop, at the norms' resolution."""
@@ -205,6 +209,20 @@ _WORDS = {
     f" level + slope (age - {REFERENCE_AGE:g}) / {DECADE:g}, standard deviation = spread, where brain;"
     " arrays (x, y, z), RAS+; research software, not a medical device",
 }
+
+
+def refuse_few(persons: int) -> None:
+    """Refuse to make norms of too few people.
+
+    Raises
+    ------
+    ConfigError
+        When there are fewer than ten.
+    """
+    if persons < SMALLEST:
+        raise ConfigError(
+            f"norms of {persons} cognitively normal persons, wanted at least {SMALLEST}; add people or sites"
+        )
 
 
 def _floored(spread: NDArray[np.float64], brain: Mask) -> NDArray[np.float64]:

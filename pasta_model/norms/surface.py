@@ -145,7 +145,7 @@ def _first_hit(turned: Floats) -> tuple[Floats, Mask]:
     before = np.maximum(first - 1, 0)
     low, high = (np.take_along_axis(turned, i[..., None], 2)[..., 0] for i in (before, first))
     step = np.where(high > low, (_PIAL - low) / np.maximum(high - low, 1e-6), 1.0)
-    return (before + np.clip(step, 0, 1)).astype(np.float32), seen
+    return np.asarray(before + np.clip(step, 0, 1), np.float32), np.asarray(seen)
 
 
 def _to_mm(depth: Floats, view: View, shape: tuple[int, ...], origin: NDArray[np.float32]) -> Floats:
@@ -161,12 +161,13 @@ def _ascent(field: Floats, index: NDArray[np.float32], view: View) -> Floats:
     slopes = np.empty_like(index)
     for axis in range(3):
         step = np.eye(3, dtype=np.float32)[axis]
-        ahead, behind = (
+        after, before = (
             ndimage.map_coordinates(field, (index + way * step).T, order=1, mode="nearest") for way in (1, -1)
         )
-        slopes[:, axis] = ahead - behind
+        slopes[:, axis] = after - before
     length = np.linalg.norm(slopes, axis=1, keepdims=True)
-    return np.where(length > 1e-4, slopes / np.maximum(length, 1e-6), _vector(view.inward))
+    ahead = _vector(view.inward)
+    return np.asarray(np.where(length > 1e-4, slopes / np.maximum(length, 1e-6), ahead), np.float32)
 
 
 def _vector(axis: Axis) -> NDArray[np.float32]:
@@ -187,4 +188,4 @@ def _open(depth: Floats, seen: Mask) -> Floats:
     weights = ndimage.gaussian_filter(seen.astype(np.float32), 4.0)
     around = ndimage.gaussian_filter(np.where(seen, depth, 0), 4.0) / np.maximum(weights, 1e-3)
     below = np.clip((depth - around) / _SULCUS, 0, 3)
-    return np.exp(-0.45 * below).astype(np.float32)
+    return np.asarray(np.exp(-0.45 * below), np.float32)

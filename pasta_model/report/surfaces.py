@@ -105,7 +105,7 @@ def _painted(seen: Surface, lowest: Floats, limits: tuple[float, float]) -> Floa
     shade = seen.shade[..., None]
     grey = 0.12 + 0.55 * shade
     painted = (1 - cover) * grey + cover * colours * (0.45 + 0.55 * shade)
-    return np.concatenate([painted, seen.seen[..., None]], axis=-1).astype(np.float32)
+    return np.asarray(np.concatenate([painted, seen.seen[..., None]], axis=-1), np.float32)
 
 
 def _name(place: Axes, name: str) -> None:
