@@ -90,6 +90,32 @@ def cohort(
         console.print(str(table), soft_wrap=True)
 
 
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="The study: a TOML file, see docs/researcher.md.")],
+    *,
+    output: Annotated[
+        Path | None, typer.Option(help="Its folder; default: outputs/NAME OF THE FILE.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 2,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: a GPU if there is one.")
+    ] = "auto",
+) -> None:
+    """Train, synthesise, measure and report all methods of a study; goes on where it was stopped."""
+    from rich.console import Console
+
+    from pasta_model.console import log_to_console
+    from server.deployment.processes import terminate_as_exit
+    from simulation.study.command import run_study
+
+    log_to_console(verbose=False)
+    with terminate_as_exit():
+        run_study(
+            file, output or Path("outputs") / file.stem, workers=workers, device=device, console=Console()
+        )
+
+
 def main() -> None:
     """Entry point of `pasta-sim`."""
     run_command(app)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import torch
-from monai.losses import PatchAdversarialLoss
+from monai.losses.adversarial_loss import PatchAdversarialLoss
 from torch import Tensor, nn
 
 from pasta_model.config import Settings

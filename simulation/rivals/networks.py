@@ -8,26 +8,43 @@ Shapes: (B, S, H, W) slabs in [-1, 1]; (B, K) clinical vectors.
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
-from monai.networks.nets import BasicUNet, DiffusionModelUNet, PatchDiscriminator
+from monai.networks.nets.basic_unet import BasicUNet
+from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
+from monai.networks.nets.patchgan_discriminator import PatchDiscriminator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pasta_model.network.dual_arm import Conditioning, Direction, DualArm
 from pasta_model.sections import NetworkSettings
 
-NORM_GROUPS = 8  # fewer than PASTA's 32: widths can then be chosen finely enough to match its size
+NORM_GROUPS = 4  # fewer than PASTA: widths can then be chosen finely enough to match its size
 CRITIC_WIDTH, CRITIC_LAYERS = 64, 3  # the 70 x 70 PatchGAN of Isola et al. 2017
 
 
 class RivalNetwork(nn.Module):
-    """A network that reads a slab of MRI and answers with one of PET."""
+    """A network that reads a slab of MRI and answers with one of PET.
 
-    def __init__(self, settings: NetworkSettings) -> None:
+    Parameters
+    ----------
+    settings
+        Of the PASTA that it is compared with.
+    clinical_values
+        Length of the clinical vector, K; 0 for none.
+    width
+        Channels at full resolution.
+    """
+
+    def __init__(self, settings: NetworkSettings, *, clinical_values: int, width: int) -> None:
         super().__init__()
         self.settings = settings
+        self.unet = self.build(settings, clinical_values=clinical_values, width=width)
+
+    def build(self, settings: NetworkSettings, *, clinical_values: int, width: int) -> nn.Module:
+        """Return MONAI's network."""
+        raise NotImplementedError
 
     @staticmethod
     def step(settings: NetworkSettings) -> int:
@@ -58,9 +75,9 @@ class OnePass(RivalNetwork):
     how bright a slab is, which here is SUVR.
     """
 
-    def __init__(self, settings: NetworkSettings, *, clinical_values: int, width: int) -> None:
-        super().__init__(settings)
-        self.unet = BasicUNet(
+    def build(self, settings: NetworkSettings, *, clinical_values: int, width: int) -> nn.Module:
+        """Return MONAI's network."""
+        unet: nn.Module = BasicUNet(
             spatial_dims=2,
             in_channels=settings.slab_slices + clinical_values,
             out_channels=settings.slab_slices,
@@ -68,6 +85,7 @@ class OnePass(RivalNetwork):
             act="swish",
             norm=("group", {"num_groups": 2}),
         )
+        return unet
 
     @staticmethod
     def step(settings: NetworkSettings) -> int:  # noqa: ARG004
@@ -99,12 +117,12 @@ class Concatenation(RivalNetwork):
     that the middle, and every level with attention, attends to.
     """
 
-    def __init__(self, settings: NetworkSettings, *, clinical_values: int, width: int) -> None:
-        super().__init__(settings)
+    def build(self, settings: NetworkSettings, *, clinical_values: int, width: int) -> nn.Module:
+        """Return MONAI's network."""
         shape = settings.resolved
         pixels = shape.slices * shape.patch**2
         widths = [width * m for m in shape.multipliers]
-        self.unet = DiffusionModelUNet(
+        unet: nn.Module = DiffusionModelUNet(
             spatial_dims=2,
             in_channels=2 * pixels,
             out_channels=pixels,
@@ -116,6 +134,7 @@ class Concatenation(RivalNetwork):
             with_conditioning=clinical_values > 0,
             cross_attention_dim=clinical_values + 1 if clinical_values else None,
         )
+        return unet
 
     @staticmethod
     def step(settings: NetworkSettings) -> int:
@@ -175,10 +194,10 @@ def pasta_parameters(settings: NetworkSettings, clinical_values: int) -> int:
         return count(DualArm(settings, clinical_values=clinical_values))
 
 
-@lru_cache(maxsize=16)
 def fitting_width(kind: type[RivalNetwork], settings: NetworkSettings, clinical_values: int) -> int:
     """Return the width that brings a rival's number of parameters nearest to PASTA's."""
 
+    @cache
     def size(steps: int) -> int:
         with torch.device("meta"):
             return count(kind(settings, clinical_values=clinical_values, width=steps * step))
