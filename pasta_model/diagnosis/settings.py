@@ -38,7 +38,7 @@ class DiagnosisSettings(BaseModel):
     resamples
         Of the bootstrap over persons.
     device, dtype
-        Where the network computes and in what; "auto" is bfloat16 on a device that has it, else float32.
+        Where the network computes, and in what; its weights are float32 in any case.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,16 +47,16 @@ class DiagnosisSettings(BaseModel):
     readers: tuple[Literal["network", "regions"], ...] = Field(default=("network", "regions"), min_length=1)
     folds: int = Field(default=5, ge=2)
     clinical: tuple[str, ...] = Field(default=("age", "sex", "education", "apoe4"), min_length=1)
-    steps: int = Field(default=200, ge=1)
+    steps: int = Field(default=120, ge=1)
     batch_size: int = Field(default=8, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
-    width: int = Field(default=8, ge=1)
+    width: int = Field(default=8, ge=4, multiple_of=4)
     shift: float = Field(default=3.0, ge=0)
-    penalty: float = Field(default=0.1, gt=0)
+    penalty: float = Field(default=1.0, gt=0)
     resamples: int = Field(default=1000, ge=1)
     device: str = "cpu"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     @field_validator("tasks")
     @classmethod

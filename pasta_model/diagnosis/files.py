@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of a diagnosis run: all predictions, all rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pasta_model.data.tables import write_table
+from pasta_model.diagnosis.results import DiagnosisRow, Prediction
+from pasta_model.diagnosis.tasks import TASKS
+from pasta_model.evaluation.estimates import NOT_AVAILABLE, Estimate
+
+_WHAT = ("task", "reader", "trained_on", "applied_to")
+_WHO = ("fold", "person", "session", "site", "diagnosis")
+MEASURES = ("balanced_accuracy", "f1", "auc")
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Write a row a prediction, with the probability of each diagnosis ("n/a" where the task has it not)."""
+    classes = list(dict.fromkeys(name for task in TASKS.values() for name in task.classes))
+    rows = []
+    for each in predictions:
+        given = dict(zip(TASKS[each.task].classes, map(repr, each.probabilities), strict=True))
+        cells = [str(getattr(each, name)) for name in (*_WHAT, *_WHO)]
+        rows.append([*cells, *(given.get(name, "n/a") for name in classes)])
+    write_table(path, [*_WHAT, *_WHO, *(f"probability_{name}" for name in classes)], rows)
+
+
+def write_rows(path: Path, rows: Sequence[DiagnosisRow]) -> None:
+    """Write a row a score: value and both ends of the interval of each measure, and why one is missing."""
+    header = [*_WHAT, "subjects"]
+    for name in MEASURES:
+        header += [name, f"{name}_low", f"{name}_high"]
+    lines = []
+    for row in rows:
+        found: list[Estimate] = [getattr(row, name) for name in MEASURES]
+        numbers = [_cell(value) for each in found for value in (each.value, each.low, each.high)]
+        why = "; ".join(dict.fromkeys(each.why for each in found if each.why))
+        lines.append([*(getattr(row, name) for name in _WHAT), str(row.subjects), *numbers, why])
+    write_table(path, [*header, "why"], lines)
+
+
+def _cell(value: float | None) -> str:
+    return NOT_AVAILABLE if value is None else repr(float(value))
