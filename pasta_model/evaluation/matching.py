@@ -62,7 +62,7 @@ def match(sessions: Sequence[Session], folders: Mapping[str, Path]) -> Matches:
 
 def _taken(path: Path | None, session: Session, owners: Mapping[Path, str]) -> str:
     """Say why a file is not this session's synthetic PET; empty when it is."""
-    if path in owners:
+    if path is not None and path in owners:
         return f"{path} has the name of {owners[path]} too; wanted a file a session"
     if path is not None and session.pet.is_file() and path.samefile(session.pet):
         return f"{path} is the real PET itself; wanted a synthetic one"

@@ -29,7 +29,7 @@ def refuse_other_folder(output: Path) -> None:
     """
     if output.suffix in {".tsv", ".csv"}:
         raise ConfigError(
-            f"{output}: is the name of a table, wanted a folder: an evaluation is several tables, and {SCORES}"
+            f"{output}: is the name of a table, wanted a folder: an evaluation is four files, and {SCORES}"
             f" is one of them; write --output {output.with_suffix('')}"
         )
     refuse_unwritable(output)

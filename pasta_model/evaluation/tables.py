@@ -108,7 +108,7 @@ def _marked(reason: str) -> str:
 
 
 def _read_reasons(cell: str) -> dict[str, str]:
-    why = {}
+    why: dict[str, str] = {}
     for part in re.findall(r"(?:\\.|[^;\\])+", cell):
         names, _, reason = part.strip().partition(": ")
         why |= dict.fromkeys(names.split(", "), re.sub(r"\\(.)", r"\1", reason))

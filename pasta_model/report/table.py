@@ -15,6 +15,8 @@ from pasta_model.evaluation.estimates import LEVEL, NOT_AVAILABLE
 from pasta_model.evaluation.summary import GroupRow, best
 
 BEST_MARK = "*"
+SHORT = "n/a"
+"""A value that is not available, in a narrow column; the caption says why."""
 _SITES = ("site", "all", "sites")
 
 
@@ -32,7 +34,7 @@ def scores_table(rows: Sequence[GroupRow], *, title: str | None = None, interval
     if intervals:
         caption += f"\nbelow a mean: its {LEVEL:.0%} interval, by bootstrap over subjects"
     if hidden := _reasons(rows):
-        caption += f"\n{NOT_AVAILABLE}: {'; '.join(hidden)}"
+        caption += f"\n{SHORT}, {NOT_AVAILABLE}: {'; '.join(hidden)}"
     table = Table(
         title=title, box=box.SIMPLE_HEAD, title_justify="left", caption=caption, caption_justify="left"
     )
@@ -72,7 +74,8 @@ def _cell(metric: Metric, row: GroupRow, *, winner: str | None, intervals: bool)
     found = metric.estimate(row)
     shown = metric.text(found.value)
     won = found.value is not None and shown == winner
-    cell = Text(shown + (BEST_MARK if won else " "), style="bold" if won else "")
+    words = shown if found.value is not None else SHORT
+    cell = Text(words + (BEST_MARK if won else " "), style="bold" if won else "")
     if intervals and found.low is not None and found.high is not None:
         cell.append(f"\n{metric.text(found.low)} to {metric.text(found.high)} ", style="not bold")
     return cell

@@ -14,11 +14,14 @@ import torch
 from pasta_model.checkpoint import Checkpoint, load_checkpoint, new_network
 from pasta_model.data.clinical import Moments, Standardisation
 from pasta_model.data.grid import template
+from pasta_model.data.manifest import Session
 from pasta_model.data.metaroi import region_masks
 from pasta_model.data.store import prepare_store
 from pasta_model.data.volume import Volume, read_volume, write_volume
-from pasta_model.evaluation.folders import evaluate_folder, synthetic_path
-from pasta_model.evaluation.scores import score, summarise
+from pasta_model.derivatives import synthetic_path
+from pasta_model.evaluation.folders import evaluate_folder
+from pasta_model.evaluation.scores import score
+from pasta_model.evaluation.summary import summarise
 from pasta_model.exchange.contents import SiteReport
 from pasta_model.exchange.vectors import write_vector
 from pasta_model.synthesis import Synthesiser
@@ -31,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 GRID = template(3.0)
 SMALLEST = {"network__shape": SMALL, "sampling__hop": 1}
 USUAL = Standardisation((65.0, 0.0, 14.0, 0.0, 0.0, 0.0), (10.0,) * 6)
-WHO = {"subject": "s", "session": "bl", "site": "A", "diagnosis": "CN", "method": "m"}
+WHO = {"session": Session("s", "bl", "A", "CN", Path(), Path()), "method": "m"}
 
 
 def test_7_every_session_is_evaluated(make_session, tmp_path: Path) -> None:
@@ -42,8 +45,8 @@ def test_7_every_session_is_evaluated(make_session, tmp_path: Path) -> None:
         write_volume(path, Volume(real.data + np.float32(0.1 * number), real.affine, "SUVR"))
     scores = evaluate_folder(sessions, tmp_path / "out", method="m")
     assert [(s.subject, s.session) for s in scores] == [(s.subject, s.session) for s in sessions]
-    assert [s.mae for s in scores] == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=1e-5)
-    assert summarise(scores)[0].mae == pytest.approx(0.25, abs=1e-5)
+    assert [s.values["mae"] for s in scores] == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=1e-5)
+    assert summarise(scores)[0].values["mae"].value == pytest.approx(0.25, abs=1e-5)
 
 
 def test_7_the_regions_error_is_averaged_in_the_region_only() -> None:
@@ -52,7 +55,7 @@ def test_7_the_regions_error_is_averaged_in_the_region_only() -> None:
     real = Volume(np.full(mask.shape, 1.2, np.float32), affine, "SUVR")
     for shift, wanted in ((np.where(inside, 0.0, 0.7), 0.0), (np.where(inside, 0.25, 0.0), 0.25)):
         other = Volume((real.data + shift).astype(np.float32), affine, "SUVR")
-        assert score(real, other, mask=mask, **WHO).metaroi_error == pytest.approx(wanted, abs=1e-5)
+        assert score(real, other, mask=mask, **WHO).values["metaroi_error"] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_7_the_best_model_is_kept_not_the_last(make_settings, tmp_path: Path) -> None:

@@ -35,8 +35,17 @@ def test_ssim_is_scikit_images_map_averaged_in_the_brain(seed: int, shape: tuple
         full=True,
     )
     expected = similarity[np.pad(mask, MARGIN)].mean()
-    # float32: variances E[x^2] - E[x]^2 carry 1e-6, beside the constant (0.03 * 3)^2 = 8e-3.
-    assert ssim(real, synthetic, mask=mask, data_range=RANGE) == pytest.approx(expected, abs=1e-5)
+    assert ssim(real, synthetic, mask=mask, data_range=RANGE) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ssim_over_the_volume_is_scikit_images(seed: int) -> None:
+    real, synthetic, _ = _pets(seed, (21, 24, 19))
+    expected = structural_similarity(
+        real.astype(np.float64), synthetic.astype(np.float64), data_range=RANGE,
+        gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+    )  # fmt: skip
+    assert ssim(real, synthetic, data_range=RANGE) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

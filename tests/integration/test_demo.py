@@ -22,7 +22,7 @@ import pytest
 
 from pasta_model.checkpoint import load_checkpoint
 from pasta_model.data.manifest import Session, read_manifest, read_splits
-from pasta_model.evaluation.scores import read_scores
+from pasta_model.evaluation.tables import read_scores
 from tests.support.runs import COHORT
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pasta_model.errors import VolumeError
-from pasta_model.metrics.similarity import SUVR_RANGE, brain_mask, mae, psnr, ssim
+from pasta_model.metrics.similarity import SUVR_RANGE, brain_mask, mae, mse, psnr, ssim
 
 SHAPE = (9, 10, 8)
 SEEDS = st.integers(min_value=0, max_value=2**32 - 1)
 METRICS = {
     "mae": mae,
+    "mse": mse,
     "psnr": lambda real, synthetic, *, mask: psnr(real, synthetic, mask=mask, data_range=SUVR_RANGE),
     "ssim": lambda real, synthetic, *, mask: ssim(real, synthetic, mask=mask, data_range=SUVR_RANGE),
 }
@@ -40,6 +41,15 @@ def test_psnr_of_a_known_difference() -> None:
     real, mask = np.ones(SHAPE), np.ones(SHAPE, bool)
     # 10 log10(3^2 / 0.3^2) = 20 dB
     assert psnr(real, real + 0.3, mask=mask, data_range=3.0) == pytest.approx(20.0)
+
+
+def test_mse_of_a_known_difference() -> None:
+    real, mask = np.zeros(SHAPE), np.zeros(SHAPE, bool)
+    mask[0, 0, :4] = True
+    synthetic = np.full(SHAPE, 9.0)
+    synthetic[0, 0, :4] = [0.1, -0.1, 0.3, 0.1]
+    assert mse(real, synthetic, mask=mask) == pytest.approx(0.03)
+    assert mse(real, synthetic) == pytest.approx((4 * 0.03 + (720 - 4) * 81) / 720)
 
 
 def test_ssim_of_a_brain_of_one_voxel_by_hand() -> None:
@@ -124,6 +134,21 @@ def test_an_impossible_data_range_is_refused(metric, data_range: float) -> None:
     real, synthetic, mask = _random(0)
     with pytest.raises(VolumeError, match="positive SUVR"):
         metric(real, synthetic, mask=mask, data_range=data_range)
+
+
+def test_without_a_mask_every_voxel_counts() -> None:
+    real, synthetic, _ = _random(1)
+    whole = np.ones(SHAPE, bool)
+    assert mae(real, synthetic) == mae(real, synthetic, mask=whole)
+    assert psnr(real, synthetic, data_range=3.0) == psnr(real, synthetic, mask=whole, data_range=3.0)
+
+
+def test_ssim_without_a_mask_needs_room_for_its_window() -> None:
+    real, synthetic, _ = _random(1)
+    with pytest.raises(VolumeError, match="SSIM needs 11 voxels along each axis, found 8"):
+        ssim(real, synthetic, data_range=3.0)
+    wide = np.pad(real, 2, mode="edge")
+    assert 0 < ssim(wide, 0.9 * wide, data_range=3.0) < 1
 
 
 class TestBrainMask:

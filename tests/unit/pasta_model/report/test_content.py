@@ -3,10 +3,11 @@
 
 from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.report.content import choose_examples
+from tests.support.scores import a_score
 
 
 def _score(subject: str, mae: float, diagnosis: str = "CN", method: str = "federated") -> SubjectScore:
-    return SubjectScore(subject, "bl", "A", diagnosis, method, mae, 20.0, 0.9, 0.1, 1.0, 1.0)
+    return a_score(subject, diagnosis=diagnosis, method=method, mae=mae)
 
 
 def test_the_median_is_chosen() -> None:
@@ -28,3 +29,9 @@ def test_equal_scores_do_not_depend_on_their_order() -> None:
 def test_diagnoses_come_in_order_and_an_absent_one_is_left_out() -> None:
     scores = [_score("x", 0.1, "Dementia"), _score("y", 0.1, "CN")]
     assert [s.diagnosis for s in choose_examples(scores)] == ["CN", "Dementia"]
+
+
+def test_a_session_without_an_mae_is_never_an_example() -> None:
+    none = a_score("a", mae=None, why={"mae": "no brain"})
+    assert [s.subject for s in choose_examples([none, _score("b", 0.2)])] == ["b"]
+    assert choose_examples([none]) == []

@@ -11,13 +11,15 @@ from matplotlib.image import imread
 from pasta_model.data.grid import template
 from pasta_model.data.metaroi import region_masks
 from pasta_model.errors import VolumeError
-from pasta_model.evaluation.scores import SubjectScore, summarise
+from pasta_model.evaluation.scores import SubjectScore
+from pasta_model.evaluation.summary import summarise
 from pasta_model.report.charts import curves, metaroi_scatter, metric_bars
 from pasta_model.report.panels import CUTS, cut_of, subject_panel
+from tests.support.scores import a_score
 
 GRID = template(3.0).head
 SCORES = [
-    SubjectScore(f"s{i}", "bl", "AB"[i % 2], dx, "federated", 0.1, 20.0, 0.9, 0.1, 1.0 + i / 10, 1.1)
+    a_score(f"s{i}", "AB"[i % 2], diagnosis=dx, metaroi_real=1.0 + i / 10)
     for i, dx in enumerate(("CN", "MCI", "Dementia", "$other$"))
 ]
 
@@ -80,8 +82,9 @@ def test_scatter_of_few_subjects(count: int) -> None:
     _pixels(metaroi_scatter(SCORES[:count], method="federated"))
 
 
-@pytest.mark.parametrize("scores", [[], SCORES, [*SCORES, SubjectScore(
-    "s9", "bl", "A", "CN", "mean PET", 0.0, float("inf"), 1.0, 0.0, 1.0, 1.0)]])  # fmt: skip
+@pytest.mark.parametrize(
+    "scores", [[], SCORES, [*SCORES, a_score("s9", method="mean PET", psnr=None, why={"psnr": "equal"})]]
+)
 def test_bars_of_any_table(scores: list[SubjectScore]) -> None:
     _pixels(metric_bars(summarise(scores)))
 

@@ -5,13 +5,15 @@ from io import StringIO
 
 from rich.console import Console
 
-from pasta_model.evaluation.scores import SiteRow
+from pasta_model.evaluation.estimates import Estimate
+from pasta_model.evaluation.summary import GroupRow, summarise
 from pasta_model.report.table import scores_table, table_text
+from tests.support.scores import a_row, a_score
 
 ROWS = [
-    SiteRow("A", "mean PET", 12, 0.1, 24.0, 0.8, 0.05, 0.0),
-    SiteRow("A", "federated", 12, 0.08, 25.0, 0.9, 0.06, 0.0),
-    SiteRow("[b]University Hospital[/b]", "federated", 3, 0.08, float("inf"), 0.9, 0.06, 0.0),
+    a_row("A", "mean PET", 12, mae=0.1, psnr=24.0, ssim=0.8, metaroi_error=0.05),
+    a_row("A", "federated", 12, mae=0.08, psnr=25.0, ssim=0.9, metaroi_error=0.06),
+    a_row("[b]University Hospital[/b]", "federated", 3, mae=0.08, psnr=None, ssim=0.9, metaroi_error=0.06),
 ]
 
 
@@ -39,7 +41,8 @@ def test_plain_text_marks_the_best_of_a_site() -> None:
 def test_names_are_text_and_not_markup_and_a_lone_method_wins_nothing() -> None:
     line = _line(table_text(ROWS), "[b]University Hospital[/b]")
     assert "*" not in line
-    assert "inf" in line
+    assert line.split()[-4:] == ["0.0800", "n/a", "0.9000", "0.0600"]
+    assert "inf" not in line
 
 
 def test_fits_into_a_hundred_columns() -> None:
@@ -56,5 +59,33 @@ def test_best_is_bold_on_a_terminal() -> None:
 
 
 def test_equal_values_are_equally_good() -> None:
-    rows = [SiteRow("A", m, 2, 0.10001 + i * 1e-6, 1.0, 0.5, 0.1, 0.0) for i, m in enumerate(("x", "y"))]
+    rows = [
+        a_row("A", m, 2, mae=0.10001 + i * 1e-6, psnr=1.0, ssim=0.5, metaroi_error=0.1)
+        for i, m in enumerate(("x", "y"))
+    ]
     assert table_text(rows).count("0.1000*") == 4  # MAE and MetaROI error of both
+
+
+def test_intervals_stand_below_the_means() -> None:
+    scores = [a_score(f"s{n}", mae=n / 10) for n in range(1, 6)]
+    rows = summarise(scores)
+    found = rows[0].values["mae"]
+    text = table_text(rows, intervals=True)
+    assert f"{found.low:.4f} to {found.high:.4f}" in text
+    assert "95% interval" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert " to " not in table_text(rows)
+
+
+def test_what_is_not_available_says_why_below_the_table() -> None:
+    row = GroupRow("site", "A", "m", 2, {"mae": Estimate(None, why="fewer than 5 subjects")})
+    text = table_text([row])
+    assert sum(line.split()[-4:] == ["n/a"] * 4 for line in text.splitlines()) == 1
+    assert "n/a, not available: fewer than 5 subjects; not measured" in text
+
+
+def test_groups_of_one_name_and_two_kinds_are_two_blocks() -> None:
+    scores = [a_score("s1", "unknown", sex=""), a_score("s2", "unknown", sex="", method="other")]
+    lines = table_text(summarise(scores, by=("site", "sex"))).splitlines()
+    assert sum(line.split()[:1] == ["unknown"] for line in lines) == 2
+    assert any(line.split()[:1] == ["Group"] for line in lines)
