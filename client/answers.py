@@ -11,6 +11,7 @@ from pasta_model.errors import ExchangeError
 from pasta_model.exchange.contents import (
     EVALUATE,
     JOIN,
+    REFERENCE,
     SITES,
     TRAIN,
     Invitation,
@@ -18,6 +19,7 @@ from pasta_model.exchange.contents import (
     Parcel,
     TrainTask,
 )
+from pasta_model.exchange.reference import ReferenceTask
 
 
 def answer(
@@ -58,11 +60,16 @@ def answer(
         task = TrainTask.of(parcel)
         return site(task.site).evaluate(task)
 
+    def reference(parcel: Parcel) -> Parcel:
+        asked = ReferenceTask.of(parcel)
+        return site(asked.site).reference(asked)
+
     answers: dict[str, Callable[[Parcel], Parcel]] = {
         SITES: lambda _: NodeReport(tuple(sorted(paths))).parcel(),
         JOIN: lambda parcel: site(Invitation.of(parcel).site).report().parcel(),
         TRAIN: train,
         EVALUATE: evaluate,
+        REFERENCE: reference,
     }
     return answers[kind](parcel)
 

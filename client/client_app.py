@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from client.answers import answer
 from client.wire import parcel_of, refuse, reply
 from pasta_model.errors import PastaError
-from pasta_model.exchange.contents import EVALUATE, JOIN, SITES, TRAIN, Refusal
+from pasta_model.exchange.contents import EVALUATE, JOIN, REFERENCE, SITES, TRAIN, Refusal
 
 logger = logging.getLogger(__name__)
 app = ClientApp()
@@ -29,6 +29,12 @@ def sites(message: Message, context: Context) -> Message:
 def join(message: Message, context: Context) -> Message:
     """Tell counts and clinical sums of a site."""
     return _guarded(JOIN, message, context)
+
+
+@app.query("reference")
+def reference(message: Message, context: Context) -> Message:
+    """Tell sums over a site's persons, for norms or familiarity."""
+    return _guarded(REFERENCE, message, context)
 
 
 @app.train()

@@ -40,6 +40,9 @@ class Policy(Section):
         fewer subjects stay, too.
     cross_evaluation
         Whether the server may send this site's updates to the other sites, to measure them there.
+    reference
+        Whether sums over persons may leave, of their PETs or of features of their MRIs (`query.reference`). A
+        run that asks is not refused for that; the question is.
     """
 
     aggregations: list[Rule]
@@ -51,6 +54,7 @@ class Policy(Section):
     metrics: list[Metric]
     metrics_min_subjects: Annotated[int, Field(ge=1)]
     cross_evaluation: bool = False
+    reference: bool = False
 
     def refuse_run(self, settings: Settings, *, train_subjects: int) -> None:
         """Refuse a run that the policy does not allow.
@@ -108,6 +112,20 @@ class Policy(Section):
         if trained >= self.max_rounds:
             raise PolicyError(
                 f"this run got {trained} updates from here already; the policy allows {self.max_rounds}"
+            )
+
+    def refuse_reference(self) -> None:
+        """Refuse to send sums over persons where the site does not want to.
+
+        Raises
+        ------
+        PolicyError
+            Saying which line of the policy it is.
+        """
+        if not self.reference:
+            raise PolicyError(
+                "sums over this site's persons were asked for; the policy does not let them leave"
+                " (reference = true would)"
             )
 
     def may_leave(self, metric: str, *, subjects: int) -> bool:

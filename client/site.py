@@ -29,6 +29,7 @@ from client.memory import (
 from client.people import default_ledger
 from client.policy import Policy
 from client.private import Privacy
+from client.reference import reference_answer
 from client.weights import Weights
 from pasta_model.checkpoint import exchanged_layout
 from pasta_model.config import Scalar, Settings
@@ -39,6 +40,7 @@ from pasta_model.diffusion.cycle import Translator
 from pasta_model.errors import ExchangeError, StaleWeightsError, StoreError
 from pasta_model.exchange.contents import METRICS, Parcel, SiteReport, TrainReport, TrainTask
 from pasta_model.exchange.packing import pack
+from pasta_model.exchange.reference import ReferenceTask
 from pasta_model.exchange.steps import Step, encode_step
 from pasta_model.exchange.vectors import Floats, Vector, digest, float_buffers, write_vector
 from pasta_model.network.parts import members
@@ -156,6 +158,12 @@ class Site:
             raise ExchangeError(f"asked for round {task.round}, wanted one below {MOST_ROUNDS}")
         with self.privacy.round(task) as plan:
             return self._let_go(self._trained(task, plan))
+
+    def reference(self, task: ReferenceTask) -> Parcel:
+        """Tell sums over the persons who train here, or again what was told before in this run."""
+        return reference_answer(
+            self.store, task, settings=self.settings, policy=self.policy, folder=self.memory.folder
+        )
 
     def _trained(self, task: TrainTask, plan: Plan | None) -> Parcel:
         """Train a round and keep its answer."""

@@ -55,7 +55,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         privacy = (*_subject_privacy_misfits(self), *_site_privacy_misfits(self))
-        lines = [*_sampling_misfits(self), *_exchange_misfits(self), *privacy]
+        lines = [*_sampling_misfits(self), *_exchange_misfits(self), *privacy, *_reference_misfits(self)]
         if lines:
             raise ValueError("\n".join(lines))
         return self
@@ -109,6 +109,17 @@ def _exchange_misfits(s: Settings) -> Iterator[str]:
         yield "exchange names adapters, and network.adapter-rank is 0: there are none"
 
 
+def _reference_misfits(s: Settings) -> Iterator[str]:
+    """Say why sums over persons leave no private run: nothing adds noise to them."""
+    if s.federation.reference == "none" or s.privacy.unit == "none":
+        return
+    yield (
+        f"federation.reference = {s.federation.reference!r} sends sums over persons without noise, and"
+        f" privacy.unit = {s.privacy.unit!r} has no mechanism for them; leave it out, or make the norms in a"
+        " run without privacy that the sites agree to"
+    )
+
+
 def _subject_privacy_misfits(s: Settings) -> Iterator[str]:
     private = s.privacy.unit == "subject" and s.privacy.metrics != "open"
     if private and s.federation.cross_evaluation:
@@ -151,6 +162,7 @@ _NOT_SHAPING = {
     "federation.invited",
     "federation.max-subjects",
     "federation.cross-evaluation",
+    "federation.reference",
     "training.device",  # each site's own
     "training.threads",
     "training.compile",

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from pasta_model.network.parts import members, part_names
 from pasta_model.sections import Positive, Section
 
+Reference = Literal["norms", "familiarity"]
+REFERENCES: tuple[Reference, ...] = ("norms", "familiarity")
+
 
 class FederationSettings(Section):
     """The rounds: how many, with whom, and how long to wait.
@@ -29,6 +32,9 @@ class FederationSettings(Section):
         A site that claims more is refused, where `invited` names no number of its own.
     cross_evaluation
         At the end, measure every site's last update on every other site: updates then reach other sites.
+    reference
+        At the end, ask the training sites for sums over their persons (`exchange/reference.py`): voxel by
+        voxel of PETs for the norms of abnormality maps, of features of MRIs for familiarity, or both.
     """
 
     rounds: Annotated[int, Field(gt=0, lt=100_000)] = 32
@@ -42,6 +48,12 @@ class FederationSettings(Section):
     held_out: str = ""
     max_subjects: Positive = 20_000
     cross_evaluation: bool = False
+    reference: Literal["none", "norms", "familiarity", "both"] = "none"
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Which sums the run asks for, one by one."""
+        return tuple(name for name in REFERENCES if self.reference in (name, "both"))
 
     @property
     def held_out_sites(self) -> frozenset[str]:

@@ -15,9 +15,9 @@ from client.bundles import digest_of
 from client.guard.inspection import Here
 from pasta_model.config import Scalar, Settings, settings_from_flat
 from pasta_model.errors import BundleError, ExchangeError
-from pasta_model.exchange.contents import EVALUATE, JOIN, SITES, TRAIN
+from pasta_model.exchange.contents import EVALUATE, JOIN, REFERENCE, SITES, TRAIN
 
-KINDS = (SITES, JOIN, TRAIN, EVALUATE)
+KINDS = (SITES, JOIN, TRAIN, EVALUATE, REFERENCE)
 
 
 @dataclass(frozen=True)
@@ -109,13 +109,19 @@ def check_context(
 
 
 def check_policy(settings: Settings, here: Here, *, kind: str, trained: int) -> None:
-    """Refuse what the site's policy does not allow.
+    """Refuse what the site's policy does not allow, and sums over persons in a run that asks for none.
 
     Raises
     ------
     PolicyError
         With every reason.
+    ExchangeError
+        When the settings of the run ask for no sums.
     """
     here.policy.refuse_run(settings, train_subjects=here.train_subjects)
+    if kind == REFERENCE:
+        if not settings.federation.references:
+            raise ExchangeError("sums over persons were asked for in a run whose settings ask for none")
+        here.policy.refuse_reference()
     if kind == TRAIN:
         here.policy.refuse_more_rounds(trained)

@@ -36,6 +36,7 @@ from client.guard.inspection import (
     reference_in,
     refusal_of,
 )
+from client.guard.once import check_once
 from client.guard.paid import check_paid
 from client.guard.passage import Outbox, Traffic
 from client.kit import Kit
@@ -224,6 +225,7 @@ class Gate:
         parcel = read_reply(message, store)
         departure = check_reply(request.kind, parcel, request.settings, self._here())
         paid = check_paid(request.kind, parcel, request.settings, self.kit, self.log)
+        once = check_once(request.kind, departure.parcel, request.settings, self.log)
         packed = pack(departure.parcel, request.message, store)
         self._note(
             "sent",
@@ -237,6 +239,7 @@ class Gate:
             withheld=list(departure.withheld),
             subjects=_subjects(departure.parcel),
             **paid,
+            **once,
         )
         if request.kind == TRAIN:
             self._trained[str(request.message.metadata.run_id)].add(packed.content)
@@ -287,5 +290,5 @@ def _why(error: Exception, refusal: Refusal) -> dict[str, Any]:
 
 
 def _subjects(parcel: Parcel) -> Any:
-    names = ("subjects", "train-subjects")
+    names = ("subjects", "train-subjects", "persons")
     return next((parcel.values[name] for name in names if name in parcel.values), None)

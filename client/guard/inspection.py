@@ -10,6 +10,7 @@ import builtins
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,12 +25,14 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.object_store import NoObjectInStoreError, ObjectStore
 
 from client.policy import Policy
+from client.reference import contributors, refuse_few
 from client.wire import ARRAYS, REFUSED, VALUES, parcel_of, reply
 from pasta_model.config import Settings
 from pasta_model.data.store import SiteStore
 from pasta_model.errors import ExchangeError, PastaError
-from pasta_model.exchange.contents import JOIN, METRICS, SITES, Parcel, Refusal, SiteReport
+from pasta_model.exchange.contents import JOIN, METRICS, REFERENCE, SITES, Parcel, Refusal, SiteReport
 from pasta_model.exchange.departure import check_departure
+from pasta_model.exchange.reference import ReferenceReport
 
 STALLED_SECONDS = 300.0  # Flower drops a reply whose parts stop coming after 180
 POLL_SECONDS = 0.2
@@ -51,11 +54,15 @@ _REFUSAL = re.compile(r"(\w+) \(reference ([0-9a-f]{8}) in the site's log\)")
 
 @dataclass(frozen=True)
 class Here:
-    """The site as it is now: its name, how many subjects it has, what it allows."""
+    """The site as it is now: its name, how many subjects it has, what it allows.
+
+    `contributors` are the persons of whom it may send sums, by what the sums are for.
+    """
 
     site: str
     train_subjects: int
     valid_subjects: int
+    contributors: Mapping[str, int]
     policy: Policy
 
     def covered(self, metric: str, *, kind: str) -> int:
@@ -85,7 +92,8 @@ class Packed:
 
 def look_at(store: SiteStore, policy: Policy) -> Here:
     """Count who is at the site."""
-    return Here(store.site, len(store.persons("train")), len(store.persons("valid")), policy)
+    subjects = (len(store.persons(split)) for split in ("train", "valid"))
+    return Here(store.site, *subjects, contributors(store), policy)
 
 
 def read_reply(message: Message, store: ObjectStore) -> Parcel:
@@ -124,6 +132,8 @@ def check_reply(kind: str, parcel: Parcel, settings: Settings, here: Here) -> De
     ------
     ExchangeError
         When the reply is not of the type that was asked for, or names another site.
+    PolicyError
+        When it holds sums over persons that the policy keeps back.
     """
     check_departure(kind, parcel, settings)
     named = parcel.values["sites"] if kind == SITES else [parcel.values["site"]]
@@ -131,6 +141,8 @@ def check_reply(kind: str, parcel: Parcel, settings: Settings, here: Here) -> De
         raise ExchangeError(f"the reply names {named!r}, this is {here.site!r}")
     if kind == JOIN:
         return _without_small_sums(parcel, here.policy.metrics_min_subjects)
+    if kind == REFERENCE:
+        return Departure(_allowed_sums(ReferenceReport.of(parcel), here), ())
     withheld = tuple(
         name
         for name in METRICS
@@ -204,6 +216,16 @@ def _without_small_sums(parcel: Parcel, smallest: int) -> Departure:
         return Departure(parcel, ())
     kept = replace(report, moments=report.moments.without_few(smallest))
     return Departure(kept.parcel(), (f"sums of {int(few.sum())} columns",))
+
+
+def _allowed_sums(report: ReferenceReport, here: Here) -> Parcel:
+    """Let pass sums over enough persons, and over no more than there are."""
+    here.policy.refuse_reference()
+    refuse_few(report.persons, here.policy)
+    known = here.contributors[report.what]
+    if report.persons > known:
+        raise ExchangeError(f"sums over {report.persons} persons for {report.what}; {known} can be here")
+    return report.parcel()
 
 
 def _known_kinds() -> frozenset[str]:

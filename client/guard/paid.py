@@ -35,7 +35,7 @@ def check_paid(kind: str, parcel: Parcel, settings: Settings, kit: Kit, log: Aud
         When the run protects subjects and the ledger has no release of this round, or none that has not left
         yet as something else, or when the ledger is not the one of earlier updates.
     """
-    leaving = {TRAINING: _digest(parcel)} if kind == TRAIN else {}
+    leaving = {TRAINING: digest_of_arrays(parcel)} if kind == TRAIN else {}
     if settings.privacy.metrics == "noised" and "valid-mae" in parcel.values:
         leaving[VALIDATION] = hashlib.sha256(repr(parcel.values["valid-mae"]).encode()).hexdigest()
     if settings.privacy.unit != "subject" or not leaving:
@@ -56,8 +56,8 @@ def check_paid(kind: str, parcel: Parcel, settings: Settings, kit: Kit, log: Aud
     return {LINES: ledger.chain.lines, HASH: ledger.chain.hash, PAID: paid}
 
 
-def _digest(parcel: Parcel) -> str:
-    """SHA-256 of an update, whatever is told with it."""
+def digest_of_arrays(parcel: Parcel) -> str:
+    """SHA-256 of a message's arrays, whatever is told with them."""
     found = hashlib.sha256()
     for name, array in sorted(parcel.arrays.items()):
         found.update(json.dumps([name, array.dtype.str, array.shape]).encode())

@@ -4,20 +4,27 @@
 Everything that crosses the line between a site and the server is one of the types below, and
 nothing else: no scan, no row of a table, no subject's name. A test compares real replies with it.
 
-=============  ==========  =======================================================
-type           direction   content
-=============  ==========  =======================================================
-`NodeReport`   site out    names of the sites that a node serves
-`Invitation`   site in     the site that is asked to join
-`SiteReport`   site out    site's name, subjects a split, sums of clinical columns,
-                           digest of the shared weights that it holds
-`TrainTask`    site in     site, round, standardisation, steps to the global weights;
-                           in a run that starts from a model, once, the parts of it
-                           that are not exchanged
-`TrainReport`  site out    difference of the weights after local steps, subjects,
-                           and of three metrics those that the site lets go
-`Refusal`      site out    a code and a reference; the text stays in the site's log
-=============  ==========  =======================================================
+=================  ==========  =======================================================
+type               direction   content
+=================  ==========  =======================================================
+`NodeReport`       site out    names of the sites that a node serves
+`Invitation`       site in     the site that is asked to join
+`SiteReport`       site out    site's name, subjects a split, sums of clinical columns,
+                               digest of the shared weights that it holds
+`TrainTask`        site in     site, round, standardisation, steps to the global weights;
+                               in a run that starts from a model, once, the parts of it
+                               that are not exchanged
+`TrainReport`      site out    difference of the weights after local steps, subjects,
+                               and of three metrics those that the site lets go
+`ReferenceTask`    site in     the site, and which sums over its persons are asked for
+`ReferenceReport`  site out    only in a run whose settings ask for it, once, where the
+                               site's policy lets it: sums over at least five persons
+                               who train; of SUVR voxel by voxel and of age, of those
+                               who are cognitively normal; or of features of their MRIs
+`Refusal`          site out    a code and a reference; the text stays in the site's log
+=================  ==========  =======================================================
+
+`ReferenceTask` and `ReferenceReport` stand in `exchange/reference.py`, all others here.
 """
 
 from dataclasses import dataclass
@@ -33,6 +40,7 @@ SITES = "query.sites"  # Flower message types
 JOIN = "query.join"
 TRAIN = "train"
 EVALUATE = "evaluate"
+REFERENCE = "query.reference"
 
 Value = bool | int | float | str | list[float] | list[str]
 
@@ -58,7 +66,7 @@ class NodeReport:
     @classmethod
     def of(cls, parcel: Parcel) -> Self:
         """Unpack and check."""
-        _exactly(parcel, {"sites"}, set())
+        exactly(parcel, {"sites"}, set())
         names = parcel.values["sites"]
         if not isinstance(names, list):
             raise ExchangeError(f"found {names!r} in a message, wanted a list of names")
@@ -78,7 +86,7 @@ class Invitation:
     @classmethod
     def of(cls, parcel: Parcel) -> Self:
         """Unpack and check."""
-        _exactly(parcel, {"site"}, set())
+        exactly(parcel, {"site"}, set())
         return cls(text(parcel.values["site"]))
 
 
@@ -114,7 +122,7 @@ class SiteReport:
     @classmethod
     def of(cls, parcel: Parcel) -> Self:
         """Unpack and check."""
-        _exactly(parcel, {"site", "train-subjects", "valid-subjects", "holds"}, {"count", "total", "squares"})
+        exactly(parcel, {"site", "train-subjects", "valid-subjects", "holds"}, {"count", "total", "squares"})
         v, a = parcel.values, parcel.arrays
         finite(a)
         if any(sums.dtype.kind not in "iuf" for sums in a.values()):
@@ -179,7 +187,7 @@ class TrainTask:
     @classmethod
     def of(cls, parcel: Parcel) -> Self:
         """Unpack and check; the steps are checked against the network's layout when they are decoded."""
-        _exactly(parcel, {"site", "round", "mean", "spread", "base", "target", "start", "codecs"}, None)
+        exactly(parcel, {"site", "round", "mean", "spread", "base", "target", "start", "codecs"}, None)
         v = parcel.values
         standardisation = Standardisation(floats(v["mean"]), floats(v["spread"]))
         if not isinstance(v["codecs"], list) or not v["target"]:
@@ -249,7 +257,7 @@ class TrainReport:
     def of(cls, parcel: Parcel) -> Self:
         """Unpack and check: exact names, finite numbers."""
         optional = parcel.values.keys() & {*METRICS, "codec"}
-        _exactly(parcel, {"site", "round", "subjects"} | optional, None)
+        exactly(parcel, {"site", "round", "subjects"} | optional, None)
         finite(parcel.arrays)
         v = parcel.values
         if ("codec" in v) != bool(parcel.arrays):
@@ -274,7 +282,14 @@ class Refusal:
         return f"{self.code} (reference {self.reference} in the site's log)"
 
 
-def _exactly(parcel: Parcel, values: set[str], arrays: set[str] | None) -> None:
+def exactly(parcel: Parcel, values: set[str], arrays: set[str] | None) -> None:
+    """Refuse a message that holds other values than these, or, where they are named, other arrays.
+
+    Raises
+    ------
+    ExchangeError
+        With the names that were found and wanted.
+    """
     found = set(parcel.values)
     if found != values:
         raise ExchangeError(f"a message holds {sorted(found)}, wanted {sorted(values)}")

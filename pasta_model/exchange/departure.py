@@ -9,6 +9,7 @@ from pasta_model.exchange.contents import (
     EVALUATE,
     JOIN,
     METRICS,
+    REFERENCE,
     SITES,
     TRAIN,
     NodeReport,
@@ -16,6 +17,7 @@ from pasta_model.exchange.contents import (
     SiteReport,
     TrainReport,
 )
+from pasta_model.exchange.reference import ReferenceReport
 from pasta_model.exchange.vectors import float_buffers
 
 
@@ -41,6 +43,8 @@ def check_departure(kind: str, parcel: Parcel, settings: Settings) -> None:
         NodeReport.of(parcel)
     elif kind == JOIN:
         _site_report(SiteReport.of(parcel), settings)
+    elif kind == REFERENCE:
+        ReferenceReport.of(parcel).refuse_other(settings)
     elif kind == TRAIN:
         report = TrainReport.of(parcel)
         if report.update is None:

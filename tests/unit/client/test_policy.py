@@ -106,4 +106,4 @@ def test_another_section_is_refused(tmp_path: Path) -> None:
 
 def test_the_support_table_is_a_whole_policy() -> None:
     fields = {field.alias for field in Policy.model_fields.values()}
-    assert fields - POLICY.keys() == {"cross-evaluation"}
+    assert fields - POLICY.keys() == {"cross-evaluation", "reference"}

@@ -60,6 +60,7 @@ def test_policy_toml_is_what_was_agreed_and_every_line_is_explained(consortium: 
         "metrics": ["train-loss", "valid-mae", "seconds"],
         "metrics-min-subjects": 5,
         "cross-evaluation": False,
+        "reference": False,
     }
     assert all("# " in line for line in text.splitlines() if "=" in line)
 
