@@ -94,9 +94,7 @@ def test_sites_that_cannot_be_held_out_are_refused(
     said: str,
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        gather(
-            study_of(three_sites, partition={"held-out": held_out}), tmp_path, workers=1, progress=nothing
-        )
+        gather(study_of(three_sites, partition={"held-out": held_out}), tmp_path, workers=1, progress=nothing)
 
 
 def test_a_site_where_nobody_trains_is_named(
