@@ -1,100 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a report is made of, and which subjects it shows: chosen by a rule, never by eye."""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-from numpy.typing import NDArray
-
-from pasta_model.data.grid import Grid
-from pasta_model.evaluation.scores import SubjectScore
-from pasta_model.evaluation.summary import GroupRow
-from pasta_model.report.verdicts import Verdict
+"""Words that every report says: what twins are, what the numbers do not show, what a model is for."""
 
 TWINS_NOTICE = (
     "Every subject in this report is a digital twin: a generated scan, not a patient."
     " The numbers show that the software works, and nothing about people."
 )
-EXAMPLE_RULE = "the session with the median MAE of its diagnosis (the lower one of an even number)"
 LIMITS = (
     "One run is one seed: a small difference between two methods can turn round with another seed.",
-    "MAE rewards blur: the mean of all possible PETs has the lowest error. Read it beside SSIM and pictures.",
+    "The intervals draw subjects anew; they say nothing of another training.",
+    "MAE rewards blur: the mean of all possible PETs has the lowest error. Read it with SSIM and roughness.",
     "SSIM and PSNR depend on data range and mask; compare them with other work only when both are the same.",
     "A small MetaROI error means that regional averages agree: it tells nothing of a lesion or a diagnosis.",
-    "The sites' means rest on few subjects and carry no confidence interval.",
+    "A synthetic PET is inferred from an MRI: hypometabolism that leaves no mark there cannot be seen in it.",
+    "A reader of synthetic PETs may read what the MRI says already: compare it with the reader of the MRI.",
+    "Many comparisons stand on this page: of intervals at 95 %, one in twenty misses its value by chance.",
     "A scan from a scanner, a population or a disease that no site has trained on was not tested.",
+    "The pictures are the median, worst and best of a rule: they show how such cases look, not how often.",
 )
-
-
-@dataclass(frozen=True)
-class Example:
-    """One session to look at: volumes (x, y, z) on `grid`; MRI arbitrary unit, PETs in SUVR."""
-
-    diagnosis: str
-    subject: str
-    site: str
-    mri: NDArray[Any]
-    synthetic: NDArray[Any]
-    real: NDArray[Any]
-    grid: Grid
-    rule: str = EXAMPLE_RULE
-
-
-@dataclass(frozen=True)
-class ReportContent:
-    """All that the page shows.
-
-    Attributes
-    ----------
-    notice
-        What these subjects are, in large letters; `TWINS_NOTICE` for digital twins.
-    facts
-        What happened, name to text: sites, subjects a split, rounds, steps, network, durations.
-    rows, scores
-        As `summarise` and `score` return them.
-    method
-        The method whose pictures and scatter are shown.
-    history
-        One mapping a round: "round", "loss" and "valid_mae" by site; each of them optional.
-    config, versions
-        Provenance: the settings, nested as they are, and the versions of the software.
-    limits
-        What the numbers do not show.
-    """
-
-    title: str
-    notice: str
-    facts: Mapping[str, str]
-    rows: Sequence[GroupRow]
-    scores: Sequence[SubjectScore]
-    verdicts: Sequence[Verdict]
-    examples: Sequence[Example]
-    history: Sequence[Mapping[str, Any]]
-    config: Mapping[str, Any]
-    versions: Mapping[str, str]
-    method: str = "federated"
-    limits: Sequence[str] = field(default=LIMITS)
-
-
-def choose_examples(
-    scores: Sequence[SubjectScore],
-    *,
-    method: str = "federated",
-    diagnoses: Sequence[str] = ("CN", "MCI", "Dementia"),
-) -> list[SubjectScore]:
-    """Choose the session with the median MAE of each diagnosis, in the order of `diagnoses`.
-
-    Of an even number the lower of the two in the middle; equal MAEs are ordered by site, subject
-    and session. A diagnosis without a session is left out.
-    """
-    chosen = []
-    for diagnosis in diagnoses:
-        group = [
-            (mae, s.key, s)
-            for s in scores
-            if s.method == method and s.diagnosis == diagnosis and (mae := s.values.get("mae")) is not None
-        ]
-        if group:
-            chosen.append(sorted(group, key=lambda item: item[:2])[(len(group) - 1) // 2][2])
-    return chosen
+DEVICE = "Research software, not a medical device."
+INTENDED = (
+    "Research on federated learning, on MRI-to-PET translation, and on how both are evaluated.",
+    "Method development: a baseline to be beaten, on the same splits and measures.",
+)
+OUT_OF_SCOPE = (
+    "The care of any patient: diagnosis, staging, triage, or to decide whether a PET is needed.",
+    "A stand-in for measured PETs in a trial, a normative database or a treatment decision.",
+    "MRI of other contrasts, or prepared in another way; people unlike those of the training sites.",
+    "Other tracers: amyloid and tau are not inferred from metabolism.",
+)
+ETHICS = (
+    "A synthetic PET looks like a measured one. Name it as synthetic wherever it is shown, stored or sent.",
+    "Weights can remember the people that they were trained on; without a privacy budget nothing bounds it.",
+    "Sites differ in whom they treat: a model can serve small sites and rare groups worse. See the tables.",
+)

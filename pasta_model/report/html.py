@@ -1,121 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One self-contained page of HTML: opens from a file, offline, in the light and in the dark."""
+"""A page as one self-contained file of HTML: opens from a disk, offline, in the light and in the dark."""
 
-import base64
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pasta_model.evaluation.scores import METRICS, SiteRow, best
 from pasta_model.files import write_text
-from pasta_model.report.charts import curves, metaroi_scatter, metric_bars
-from pasta_model.report.content import Example, ReportContent
-from pasta_model.report.panels import subject_panel
+from pasta_model.report.embedding import description, png_uri, policy, scripts, style
+from pasta_model.report.page import Block, Fold, Page, Picture, Viewer
+from pasta_model.report.viewer import PAGE_LIMIT
 
-_TEMPLATE = "report.html.j2"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG as a data URI, with the text for those who cannot see it and the caption for all."""
-
-    uri: str
-    alt: str
-    caption: str
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A value of the table; `best` when no other method of the site is better."""
+def write_page(path: Path, page: Page) -> int:
+    """Write a page to `path`, atomically; return its size in bytes.
 
-    text: str
-    best: bool
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row of the table."""
-
-    method: str
-    subjects: int
-    cells: list[Cell]
+    A page over the limit is written all the same, with a warning: results are never thrown away for it.
+    """
+    text = render(page)
+    write_text(path, text)
+    size = path.stat().st_size
+    if size > PAGE_LIMIT:
+        logger.warning("a page has %.1f MB, more than %.0f", size / 1e6, PAGE_LIMIT / 1e6)
+    return size
 
 
-def write_report(path: Path, content: ReportContent) -> None:
-    """Write the report to `path`, atomically."""
-    write_text(path, render(content))
+def render(page: Page) -> str:
+    """Return a page as HTML; every text in it is escaped."""
+    viewers = sum(isinstance(block, Viewer) for block in blocks_of(page))
+    assert viewers <= 1, "a page holds one viewer: its parts are named"
+    codes = scripts(viewer=viewers > 0)
+    return environment().get_template("page.html.j2").render(
+        page=page, style=style(viewer=viewers > 0), scripts=codes, policy=policy(codes)
+    )  # fmt: skip
 
 
-def render(content: ReportContent) -> str:
-    """Return the report as HTML; every text in it is escaped."""
-    environment = Environment(
-        loader=PackageLoader("pasta_model.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(_TEMPLATE).render(
-        content=content,
-        metrics=METRICS,
-        blocks=_blocks(content.rows),
-        examples=[_example(example, content.method) for example in content.examples],
-        bars=_bars(content),
-        curves=_curves(content),
-        scatter=_scatter(content),
-        config=json.dumps(content.config, indent=2, sort_keys=True, default=str, ensure_ascii=False),
-    )
+def blocks_of(page: Page) -> Iterator[Block]:
+    """Every block of a page, the folded ones too."""
+    for section in page.sections:
+        yield from _opened(section.blocks)
 
 
-def _blocks(rows: Sequence[SiteRow]) -> list[tuple[str, list[Line]]]:
-    """Put the rows of a site together and mark the best values."""
-    blocks = []
-    for site, members in groupby(rows, key=lambda row: row.site):
-        group = list(members)
-        winners = [best(group, metric) for metric in METRICS]
-        lines = []
-        for row in group:
-            texts = [metric.text(metric.of(row)) for metric in METRICS]
-            cells = [Cell(t, len(group) > 1 and t == w) for t, w in zip(texts, winners, strict=True)]
-            lines.append(Line(row.method, row.subjects, cells))
-        blocks.append((site, lines))
-    return blocks
+def pictures_of(page: Page) -> list[Picture]:
+    """Every picture of a page."""
+    return [block for block in blocks_of(page) if isinstance(block, Picture)]
 
 
-def picture_of(png: bytes, *, alt: str, caption: str) -> Picture:
-    """Return a picture for a page."""
-    return Picture("data:image/png;base64," + base64.b64encode(png).decode("ascii"), alt, caption)
+def environment() -> Environment:
+    """Return the environment of all templates: they escape, and refuse names that are not there."""
+    made = Environment(
+        loader=PackageLoader("pasta_model.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    made.filters.update(png=png_uri, description=description, groupby_order=_groups)
+    made.globals["kind_of"] = lambda block: type(block).__name__
+    return made
 
 
-def _example(example: Example, method: str) -> Picture:
-    name = f"{example.diagnosis}: subject {example.subject}, site {example.site}"
-    png = subject_panel(example.mri, example.synthetic, example.real, grid=example.grid, title=name)
-    alt = f"{name}. MRI, {method} synthetic PET, real PET and their difference in three planes."
-    return picture_of(png, alt=alt, caption=f"Chosen by rule: {example.rule}.")
+def _opened(blocks: Sequence[Block]) -> Iterator[Block]:
+    for block in blocks:
+        yield block
+        if isinstance(block, Fold):
+            yield from _opened(block.blocks)
 
 
-def _bars(content: ReportContent) -> Picture | None:
-    if not content.rows:
-        return None
-    alt = "Bars of MAE, PSNR, SSIM and MetaROI error by site and method; the table holds the values."
-    return picture_of(metric_bars(content.rows), alt=alt, caption="Means by site, and over all subjects.")
-
-
-def _curves(content: ReportContent) -> Picture | None:
-    if not content.history:
-        return None
-    alt = f"Training loss and validation MAE over {len(content.history)} rounds, a line for each site."
-    caption = "Thin lines: one site each. Thick line: the whole federation."
-    return picture_of(curves(content.history), alt=alt, caption=caption)
-
-
-def _scatter(content: ReportContent) -> Picture | None:
-    if not any(s.method == content.method for s in content.scores):
-        return None
-    alt = "MetaROI SUVR of the real PET against the synthetic PET, one point a session, by diagnosis."
-    caption = "On the dashed line the synthetic PET has the real MetaROI SUVR; points below it are too low."
-    return picture_of(metaroi_scatter(content.scores, method=content.method), alt=alt, caption=caption)
+def _groups(items: Sequence[Any], attribute: str) -> list[tuple[str, list[tuple[int, Any]]]]:
+    """Put items of one group together, each with its place; groups in the order of their first item."""
+    groups: dict[str, list[tuple[int, Any]]] = {}
+    for place, item in enumerate(items):
+        groups.setdefault(getattr(item, attribute), []).append((place, item))
+    return list(groups.items())

@@ -31,12 +31,15 @@ class Cell:
         Why there is no value; shown as a tooltip and as a footnote of the table.
     detail
         Small text below the value, such as "0.110 to 0.140".
+    missing
+        There is no value; the text says so.
     """
 
     text: str
     best: bool = False
     note: str = ""
     detail: str = ""
+    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,13 @@ class Picture:
     alt: str
     caption: str = ""
     look: str = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -175,14 +185,23 @@ class ShownLayer:
 
 @dataclass(frozen=True)
 class ShownCase:
-    """A case of the viewer: its words, and each layer as base64 of a gzipped NIfTI."""
+    """A case of the viewer: its words, and each layer packed as `report.viewer_volumes` does it.
+
+    Attributes
+    ----------
+    group
+        Cases of one group stand together in the list of choices.
+    rule
+        How it was chosen.
+    window
+        Limits of the layer that has none of its own.
+    """
 
     name: str
     group: str
     rule: str
     volumes: Mapping[str, str]
     window: tuple[float, float]
-    start: tuple[float, float, float]
 
     @property
     def size(self) -> int:
@@ -198,16 +217,22 @@ class Viewer:
     ----------
     layers
         Their order is the order of the buttons and of the keys 1, 2, ...; the first is the base.
+    first
+        Key of the layer that is shown first.
+    start
+        Where the crosshair stands first, in MNI mm.
     notes
         What a reader must know of these volumes: steps, crop, what was left out.
     """
 
     cases: Sequence[ShownCase]
     layers: Sequence[ShownLayer]
+    first: str
+    start: tuple[float, float, float] = (0.0, 0.0, 0.0)
     notes: Sequence[str] = ()
 
 
-Block: TypeAlias = "Table | Picture | Paragraph | Bullets | Facts | Verdicts | Code | Fold | Viewer"
+Block: TypeAlias = "Table | Picture | Heading | Paragraph | Bullets | Facts | Verdicts | Code | Fold | Viewer"
 
 
 @dataclass(frozen=True)

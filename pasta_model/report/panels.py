@@ -25,7 +25,7 @@ Array = NDArray[Any]
 PET_LIMITS = (0.0, 2.0)
 DIFFERENCE_LIMIT = 0.4
 # Black where the PETs agree; blue where the synthetic one is too low, red where it is too high.
-_DIFFERENCE = LinearSegmentedColormap.from_list(
+DIFFERENCE = LinearSegmentedColormap.from_list(
     "difference", ["#b8f3ff", "#3aa0ff", "#0b3a75", "#000000", "#7d1d10", "#ff6a3d", "#ffe3a8"]
 )
 _LIGHT = "#e4e7eb"
@@ -87,7 +87,7 @@ def subject_panel(
         ("MRI", mri, "gray", (0.0, _bright(mri))),
         ("Synthetic PET", synthetic, "inferno", (low, high)),
         ("Real PET", real, "inferno", (low, high)),
-        ("Synthetic minus real", synthetic - real, _DIFFERENCE, (-difference_limit, difference_limit)),
+        ("Synthetic minus real", synthetic - real, DIFFERENCE, (-difference_limit, difference_limit)),
     )
     with figure_style():
         figure = Figure(figsize=(9.4, 8.5), facecolor=NIGHT)

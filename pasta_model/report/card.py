@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model card, after Mitchell et al. 2019: what a model is, for whom it works, where it fails."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pasta_model.evaluation.groups import suppressed
+from pasta_model.evaluation.scores import SubjectScore
+from pasta_model.evaluation.summary import GroupRow
+from pasta_model.files import write_text
+from pasta_model.report.content import DEVICE, ETHICS, INTENDED, LIMITS, OUT_OF_SCOPE
+from pasta_model.report.failures import losses, worst_cases
+from pasta_model.report.markdown import escaped, markdown
+from pasta_model.report.page import (
+    Block,
+    Bullets,
+    Cell,
+    Code,
+    Column,
+    Facts,
+    Heading,
+    Paragraph,
+    RowGroup,
+    Table,
+    Verdicts,
+)
+from pasta_model.report.privacy import MEANING, NONE, Privacy
+from pasta_model.report.tables import KINDS, group_table
+
+PAPER = (
+    "PASTA: Li et al., Translating MRI to PET through Conditional Diffusion Models with Enhanced Pathology"
+    " Awareness, arXiv:2603.18896"
+)
+WITHHELD = "withheld by the site"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a run knows of its model; what it does not know is left out, not made up.
+
+    Attributes
+    ----------
+    name, summary
+        Of the model.
+    method
+        Its name among the scores.
+    notice
+        What the subjects are; `content.TWINS_NOTICE` for digital twins.
+    people
+        Whether they are people: then no subject is named.
+    data
+        Facts on the data: modality, tracer, spacing, how prepared.
+    sites
+        Site to its training subjects; None where it keeps the number back.
+    smallest
+        Numbers below it are not shown, nor what would tell them by difference.
+    training
+        Facts on the training: rounds, steps, rule, network.
+    flagged
+        Sentences on sessions that were unlike the training data, without names of people.
+    licence
+        Of the weights, as an identifier of SPDX; empty where nobody has chosen one.
+    date
+        Shown where given; without it the same run writes the same card.
+    """
+
+    name: str
+    method: str
+    scores: Sequence[SubjectScore]
+    groups: Sequence[GroupRow]
+    summary: str = ""
+    notice: str = ""
+    people: bool = True
+    data: Mapping[str, str] = field(default_factory=dict)
+    sites: Mapping[str, int | None] = field(default_factory=dict)
+    smallest: int = 0
+    training: Mapping[str, str] = field(default_factory=dict)
+    privacy: Privacy = field(default_factory=Privacy)
+    flagged: Sequence[str] = ()
+    licence: str = ""
+    date: str = ""
+    commands: Sequence[str] = ()
+    limits: Sequence[str] = LIMITS
+    seed: int = 0
+
+
+def write_card(path: Path, card: ModelCard) -> None:
+    """Write MODEL_CARD.md, atomically: front matter as model hubs read it, then the card."""
+    body = markdown(card_blocks(card))
+    write_text(path, f"{_front_matter(card)}\n# {escaped(card.name)}\n\n{body}\n")
+
+
+def card_blocks(card: ModelCard) -> list[Block]:
+    """Return the card, for Markdown and for a section of a page alike."""
+    opening = " ".join(text for text in (card.summary, card.notice) if text)
+    return [
+        *([Paragraph(opening)] if opening else []),
+        Paragraph(f"{DEVICE} Do not use a synthetic PET for the care of a patient."),
+        *_part("Model", [Facts({"method": card.method, "after": PAPER, **_given(card)})]),
+        *_part("Data", [Facts(card.data)] * bool(card.data)),
+        *_part("Sites", _sites(card)),
+        *_part("Training", [Facts(card.training)] * bool(card.training)),
+        *_part("Privacy", [Facts(card.privacy.facts), _privacy_words(card.privacy)]),
+        *_part("Results", _results(card)),
+        *_part("Where it fails", _failures(card)),
+        *_part("Intended use", [Bullets(INTENDED)]),
+        *_part("Out of scope", [Bullets(OUT_OF_SCOPE)]),
+        *_part("Ethical notes", [Bullets(ETHICS)]),
+        *_part("What the numbers do not show", [Bullets(card.limits)]),
+        *_part("How it was made", [Code("\n".join(card.commands))] * bool(card.commands)),
+    ]
+
+
+def _front_matter(card: ModelCard) -> str:
+    """Return what is true of every such model, and the licence if one was chosen; no data set, no score."""
+    lines = ["tags:", *(f"- {tag}" for tag in ("mri", "pet", "image-to-image", "federated-learning"))]
+    if card.licence:
+        lines.insert(0, f"license: {card.licence}")
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _part(title: str, blocks: Sequence[Block]) -> list[Block]:
+    return [Heading(title), *blocks] if blocks else []
+
+
+def _given(card: ModelCard) -> dict[str, str]:
+    facts = {"licence of the weights": card.licence, "date": card.date}
+    return {name: text for name, text in facts.items() if text}
+
+
+def _sites(card: ModelCard) -> list[Block]:
+    """Return the numbers that the policy lets: a total only where no site's is hidden."""
+    if not card.sites:
+        return []
+    known = {site: count for site, count in card.sites.items() if count is not None}
+    hidden = suppressed(known, smallest=card.smallest)
+    rows = [
+        [Cell(site), Cell("not shown", note=hidden[site], missing=True)]
+        if site in hidden
+        else [Cell(site), Cell(WITHHELD, missing=True) if count is None else Cell(str(count))]
+        for site, count in card.sites.items()
+    ]
+    if len(known) == len(card.sites) and not hidden:
+        rows.append([Cell("all"), Cell(str(sum(known.values())))])
+    columns = [Column("Site", "text"), Column("Training subjects")]
+    return [Table("Training subjects by site", columns, [RowGroup("", rows)])]
+
+
+def _privacy_words(privacy: Privacy) -> Paragraph:
+    return Paragraph(NONE if privacy.unit == "none" else MEANING)
+
+
+def _results(card: ModelCard) -> list[Block]:
+    kinds = [kind for kind in KINDS if any(row.kind == kind for row in card.groups)]
+    if "site" in kinds:  # whose table ends with all subjects
+        kinds = [kind for kind in kinds if kind != "all"]
+    return [group_table(card.groups, kind=kind) for kind in kinds]
+
+
+def _failures(card: ModelCard) -> list[Block]:
+    blocks: list[Block] = []
+    worst = worst_cases(card.scores, card.method, people=card.people, smallest=card.smallest)
+    if worst:
+        blocks.append(Bullets(worst))
+    lost = losses(card.scores, card.groups, card.method, seed=card.seed)
+    others = {s.method for s in card.scores} - {card.method}
+    if lost:
+        blocks.append(Verdicts(lost))
+    elif others:
+        blocks.append(Paragraph("No other method of the tables is better in a group beyond its interval."))
+    if card.flagged:
+        blocks.append(Bullets(card.flagged))
+    return blocks

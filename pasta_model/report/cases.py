@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which subjects a report shows: the median, best and worst by a rule, never by eye."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pasta_model.data.volume import Volume
+from pasta_model.evaluation.scores import SubjectScore
+
+DIAGNOSES = ("CN", "MCI", "Dementia")
+RULES = ("median", "worst", "best")
+GROUPS = (("diagnosis",), ("site",))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One session to look at.
+
+    Attributes
+    ----------
+    name
+        As the page calls the subject.
+    rule
+        How it was chosen, in words.
+    volumes
+        By layer, see `report.layers`; (x, y, z) on one grid. The MRI is 0 outside the brain.
+    """
+
+    name: str
+    site: str
+    diagnosis: str
+    rule: str
+    volumes: Mapping[str, Volume]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A score and every rule that chose it."""
+
+    score: SubjectScore
+    rules: tuple[str, ...]
+
+    @property
+    def rule(self) -> str:
+        """All rules, in words."""
+        return "; ".join(self.rules)
+
+
+def with_difference(volumes: Mapping[str, Volume]) -> dict[str, Volume]:
+    """Add synthetic minus real where both are there and it is not."""
+    found = dict(volumes)
+    if {"real", "synthetic"} <= set(found) and "difference" not in found:
+        real, synthetic = found["real"], found["synthetic"]
+        found["difference"] = Volume(
+            np.asarray(synthetic.data - real.data, np.float32), real.affine, real.unit
+        )
+    return found
+
+
+def choose_cases(
+    scores: Sequence[SubjectScore],
+    method: str,
+    *,
+    metric: str = "mae",
+    label: str = "MAE",
+    rules: Sequence[str] = RULES,
+    groups: Sequence[Sequence[str]] = GROUPS,
+) -> list[Chosen]:
+    """Choose sessions of a method: for each rule, one of each group; each session once.
+
+    First the medians of all groups, then the worst, then the best, so that whoever drops cases from the
+    end keeps what is typical. Of an even number the median is the lower one in the middle; equal values are
+    ordered by site, subject and session. Groups come as `groups` names them: each diagnosis over all sites,
+    then each site; ("site", "diagnosis") would be each diagnosis of each site.
+
+    Parameters
+    ----------
+    metric
+        Lower is better. Sessions where it is not available are never chosen.
+    label
+        Of the metric, in the rule's words.
+    """
+    own = [s for s in scores if s.method == method and s.values.get(metric) is not None]
+    chosen: dict[tuple[str, str, str], tuple[SubjectScore, list[str]]] = {}
+    for rule in rules:
+        for names in groups:
+            for value in _values(own, names):
+                members = [s for s in own if _of(s, names) == value]
+                score = _pick(members, rule, metric)
+                words = f"{rule} {label} of {_words(names, value)} ({len(members)})"
+                key = (score.site, score.subject, score.session)
+                chosen.setdefault(key, (score, []))[1].append(words)
+    return [Chosen(score, tuple(said)) for score, said in chosen.values()]
+
+
+def _pick(members: Sequence[SubjectScore], rule: str, metric: str) -> SubjectScore:
+    def order(score: SubjectScore) -> tuple[float, str, str, str]:
+        return float(score.values[metric] or 0.0), score.site, score.subject, score.session
+
+    ordered = sorted(members, key=order)
+    return {"best": ordered[0], "median": ordered[(len(ordered) - 1) // 2], "worst": ordered[-1]}[rule]
+
+
+def _of(score: SubjectScore, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(str(getattr(score, name)) for name in names)
+
+
+def _values(scores: Sequence[SubjectScore], names: Sequence[str]) -> list[tuple[str, ...]]:
+    found = {_of(score, names) for score in scores}
+    return sorted(found, key=lambda value: [_place(part) for part in value])
+
+
+def _place(part: str) -> tuple[int, str]:
+    return (DIAGNOSES.index(part), "") if part in DIAGNOSES else (len(DIAGNOSES), part)
+
+
+def _words(names: Sequence[str], value: Sequence[str]) -> str:
+    parts = [f"site {part}" if name == "site" else part for name, part in zip(names, value, strict=True)]
+    return ", ".join(parts)

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of an evaluation: results, cases, findings, training, privacy, limits, provenance, in order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pasta_model.diagnosis.results import DiagnosisRow
+from pasta_model.evaluation.agreement import RegionRow
+from pasta_model.evaluation.columns import ALL_METRICS, METRICS
+from pasta_model.evaluation.scores import SubjectScore, common_grid
+from pasta_model.evaluation.summary import GroupRow
+from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow
+from pasta_model.norms.overlap import OverlapRow
+from pasta_model.report import findings
+from pasta_model.report.cases import Case
+from pasta_model.report.charts import curves, metaroi_scatter, metric_bars
+from pasta_model.report.content import LIMITS
+from pasta_model.report.embedding import NIIVUE, NIIVUE_SHA256
+from pasta_model.report.html import pictures_of
+from pasta_model.report.page import Block, Bullets, Facts, Fold, Page, Paragraph, Picture, Section, Verdicts
+from pasta_model.report.paired import compare, paired_table, statement, summary
+from pasta_model.report.panels import subject_panel
+from pasta_model.report.privacy import Privacy, privacy_blocks
+from pasta_model.report.provenance import Provenance, provenance_blocks
+from pasta_model.report.tables import KINDS, family_tables, group_table, region_table
+from pasta_model.report.viewer import budget_left, viewer_of
+
+FEW = 3  # rivals, each with a sentence a metric; more are told in one sentence
+PANELS = 9  # cases with a picture of their own: for those who print, or have no WebGL
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that an evaluation found; what is empty has no place on the page.
+
+    Attributes
+    ----------
+    method
+        The one that is compared with all others, and whose cases are shown.
+    groups
+        As `summarise` returns them, of any kinds.
+    cases
+        In the order of the rule (`choose_cases`); as many as the page holds are shown.
+    chosen
+        How many cases the rule chose, where `cases` are fewer.
+    people
+        Whether the subjects are people, not twins: then the page says how to keep it.
+    surfaces
+        Pictures of z maps (PNG), by caption.
+    card
+        Blocks of the model card.
+    """
+
+    title: str
+    method: str
+    scores: Sequence[SubjectScore]
+    groups: Sequence[GroupRow]
+    notice: str = ""
+    subtitle: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    regions: Sequence[RegionRow] = ()
+    diagnosis: Sequence[DiagnosisRow] = ()
+    overlap: Sequence[OverlapRow] = ()
+    coverage: Sequence[CoverageRow] = ()
+    spread: Sequence[SpreadRow] = ()
+    history: Sequence[Mapping[str, Any]] = ()
+    privacy: Privacy | None = None
+    cases: Sequence[Case] = ()
+    chosen: int | None = None
+    people: bool = True
+    surfaces: Mapping[str, bytes] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
+    limits: Sequence[str] = LIMITS
+    card: Sequence[Block] = ()
+    more: Sequence[Section] = ()
+    seed: int = 0
+
+
+def evaluation_page(found: Evaluation) -> Page:
+    """Return the page; the viewer gets the bytes that pictures leave below the limit."""
+    before = [
+        Section("run", "What happened", [Facts(found.facts)] if found.facts else []),
+        Section("result", "Result on held-out subjects", _result(found), "Result"),
+    ]
+    after = [
+        Section("metaroi", "Metabolism in the MetaROI", _metaroi(found), "MetaROI"),
+        Section("diagnosis", "Can a reader still tell the disease?", _diagnosis(found), "Diagnosis"),
+        Section("hypometabolism", "Abnormality maps", _abnormality(found)),
+        Section("uncertainty", "Uncertainty", _uncertainty(found)),
+        *found.more,
+        Section("training", "Training", _training(found)),
+        Section("privacy", "Privacy", privacy_blocks(found.privacy) if found.privacy else []),
+        Section("limits", "What the numbers do not show", [Bullets(found.limits)]),
+        Section("card", "Model card", list(found.card)),
+        Section("provenance", "Provenance", _provenance(found)),
+    ]
+    panels = [case_picture(case, found.method) for case in found.cases[:PANELS]]
+    pictures = panels + pictures_of(Page("", "", [*before, *after]))
+    look = [Section("look", "Look for yourself", _look(found, panels, budget_left(pictures)), "Viewer")]
+    return Page(found.title, found.notice, [*before, *look, *after], found.subtitle)
+
+
+def case_picture(case: Case, method: str) -> Picture:
+    """Return the static picture of a case: for print, and where the viewer cannot draw."""
+    mri, synthetic, real = (case.volumes[key] for key in ("mri", "synthetic", "real"))
+    name = f"{case.diagnosis}: {case.name}, {case.site}"
+    grid = common_grid(real, synthetic)
+    png = subject_panel(mri.data, synthetic.data, real.data, grid=grid, title=name)
+    alt = f"{name}. MRI, {method} synthetic PET, real PET and their difference in three planes."
+    return Picture(png, alt, f"Chosen by rule: {case.rule}.")
+
+
+def _result(found: Evaluation) -> list[Block]:
+    if not found.groups:
+        return []
+    kinds = [kind for kind in KINDS if any(row.kind == kind for row in found.groups)]
+    first = "site" if "site" in kinds else kinds[0]
+    rivals = compare(found.scores, found.method, seed=found.seed)
+    blocks: list[Block] = []
+    if rivals:
+        few = len({row.other for row in rivals}) <= FEW
+        blocks.append(Verdicts([statement(row) for row in rivals] if few else summary(rivals)))
+    blocks.append(group_table(found.groups, kind=first))
+    if rivals:
+        blocks.append(paired_table(rivals))
+    alt = "Bars of MAE, PSNR, SSIM and MetaROI error by group and method; the tables hold the values."
+    blocks.append(Picture(metric_bars(found.groups), alt, "Means by site, and over all subjects.", "chart"))
+    others = [kind for kind in kinds if kind not in (first, "all")]
+    blocks += [group_table(found.groups, kind=kind) for kind in others]
+    return [*blocks, *_families(found)]
+
+
+def _families(found: Evaluation) -> list[Block]:
+    """Return the metrics on other scales and regions: folded, for those who compare papers."""
+    overall = [row for row in found.groups if row.kind == "all"]
+    tables = family_tables(overall, kind="all", metrics=ALL_METRICS, shown=METRICS)
+    return [Fold("The same in other units: over the volume, by slice, and as the paper reports", tables)] * (
+        len(tables) > 0
+    )
+
+
+def _look(found: Evaluation, panels: Sequence[Picture], budget: int) -> list[Block]:
+    if not found.cases:
+        return []
+    viewer = viewer_of(found.cases, budget=budget, chosen=found.chosen, people=found.people)
+    blocks: list[Block] = [viewer]
+    if panels:
+        blocks.append(Fold(f"Pictures of {len(panels)} cases, without a viewer", panels))
+    return blocks
+
+
+def _metaroi(found: Evaluation) -> list[Block]:
+    blocks: list[Block] = []
+    if any(s.method == found.method for s in found.scores):
+        alt = "MetaROI SUVR of the real PET against the synthetic PET, one point a session, by diagnosis."
+        caption = (
+            "On the dashed line both PETs have the same MetaROI SUVR; below it the synthetic one is low."
+        )
+        png = metaroi_scatter(found.scores, method=found.method)
+        blocks.append(Picture(png, alt, caption, "chart narrow"))
+    if found.regions:
+        blocks.append(region_table(found.regions))
+    return blocks
+
+
+def _diagnosis(found: Evaluation) -> list[Block]:
+    return [findings.diagnosis_table(found.diagnosis)] if found.diagnosis else []
+
+
+def _abnormality(found: Evaluation) -> list[Block]:
+    blocks: list[Block] = [findings.overlap_table(found.overlap)] if found.overlap else []
+    alt = "Z maps of real and synthetic PETs projected to the surface of the brain in eight views: "
+    pictures = [Picture(png, alt + caption, caption) for caption, png in found.surfaces.items()]
+    return blocks + pictures
+
+
+def _uncertainty(found: Evaluation) -> list[Block]:
+    blocks: list[Block] = []
+    if found.coverage:
+        blocks.append(findings.coverage_table(found.coverage))
+    if found.spread:
+        blocks.append(findings.spread_table(found.spread))
+    return blocks
+
+
+def _training(found: Evaluation) -> list[Block]:
+    if not found.history:
+        return []
+    alt = f"Training loss and validation MAE over {len(found.history)} rounds, a line for each site."
+    caption = "Thin lines: one site each. Thick line: the whole federation."
+    return [Picture(curves(found.history), alt, caption, "chart")]
+
+
+def _provenance(found: Evaluation) -> list[Block]:
+    blocks = provenance_blocks(found.provenance)
+    if found.cases:
+        blocks.append(Paragraph(f"Viewer: {NIIVUE}, BSD-2-Clause, SHA-256 of its script {NIIVUE_SHA256}."))
+    return blocks

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Findings beyond similarity as tables of a page: diagnosis, hypometabolism, uncertainty."""
+
+from collections.abc import Sequence
+
+from pasta_model.diagnosis.results import DiagnosisRow
+from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow
+from pasta_model.norms.overlap import OverlapRow
+from pasta_model.report.page import Cell, Column, RowGroup, Table
+from pasta_model.report.tables import INTERVALS, estimate_cell, grouped
+
+
+def diagnosis_table(rows: Sequence[DiagnosisRow]) -> Table:
+    """Return what readers tell of each kind of scan, a group of rows a task and reader."""
+
+    def line(row: DiagnosisRow) -> list[Cell]:
+        values = (row.balanced_accuracy, row.f1, row.auc)
+        names = [Cell(row.trained_on), Cell(row.applied_to), Cell(str(row.subjects))]
+        return [*names, *(estimate_cell(value, 3) for value in values)]
+
+    columns = [
+        Column("Task, reader", "text"),
+        Column("Trained on", "text"),
+        Column("Applied to", "text"),
+        Column("Subjects"),
+        Column("Balanced accuracy", direction="higher"),
+        Column("F1", direction="higher"),
+        Column("AUC", direction="higher"),
+    ]
+    caption = (
+        "The same folds and budget for every input; no generator has trained on these subjects. Reader"
+        f" 'regions' is logistic regression on regional values. {INTERVALS}"
+    )
+    groups = grouped(rows, lambda row: f"{row.task}, {row.reader}", line)
+    return Table("Diagnosis from each input", columns, groups, caption)
+
+
+def overlap_table(rows: Sequence[OverlapRow]) -> Table:
+    """Return how hypometabolism of synthetic and real PETs overlaps, a group of rows a diagnosis."""
+
+    def line(row: OverlapRow) -> list[Cell]:
+        shares = (
+            row.dice,
+            row.sensitivity,
+            row.precision,
+            row.cluster_sensitivity,
+            row.cluster_specificity,
+        )
+        sizes = (row.real_ml, row.synthetic_ml, row.invented_ml)
+        names = [Cell(row.method), Cell(f"{row.threshold:+g}"), Cell(str(row.subjects))]
+        values = [*(estimate_cell(value, 2) for value in shares), *(estimate_cell(v, 1) for v in sizes)]
+        return [*names, *values]
+
+    columns = [
+        Column("Diagnosis", "text"),
+        Column("Method", "text"),
+        Column("z below"),
+        Column("Subjects"),
+        *(Column(name, direction="higher") for name in ("Dice", "Sensitivity", "Precision")),
+        *(Column(f"Cluster {name}", direction="higher") for name in ("sensitivity", "specificity")),
+        Column("Real (ml)"),
+        Column("Synthetic (ml)"),
+        Column("Invented (ml)", direction="lower"),
+    ]
+    caption = (
+        "Voxels below the threshold against norms of cognitively normal subjects of the same age. Invented:"
+        " hypometabolism of the synthetic PET that the real one does not have; in healthy subjects all of it"
+        f" is. {INTERVALS}"
+    )
+    groups = grouped(rows, lambda row: row.diagnosis, line)
+    return Table("Is hypometabolism kept, smoothed away or invented?", columns, groups, caption)
+
+
+def coverage_table(rows: Sequence[CoverageRow]) -> Table:
+    """Return how often intervals from several samples hold the real value."""
+
+    def line(row: CoverageRow) -> list[Cell]:
+        names = [Cell(f"{row.level:.0%}"), Cell(str(row.subjects))]
+        return [*names, estimate_cell(row.coverage, 3), estimate_cell(row.width, 3)]
+
+    columns = [
+        Column("Method", "text"),
+        Column("Promised"),
+        Column("Subjects"),
+        Column("Held"),
+        Column("Width (SUVR)", direction="lower"),
+    ]
+    caption = (
+        "A calibrated interval holds the real value as often as it promises: less is overconfident, more is"
+        f" needlessly wide. {INTERVALS}"
+    )
+    return Table("Coverage of the intervals", columns, grouped(rows, lambda row: row.method, line), caption)
+
+
+def spread_table(rows: Sequence[SpreadRow]) -> Table:
+    """Return whether the spread of the samples tells where the error is."""
+
+    def line(row: SpreadRow) -> list[Cell]:
+        values = [estimate_cell(row.correlation, 2), *(estimate_cell(v, 4) for v in (row.error, row.spread))]
+        return [Cell(row.method), Cell(str(row.subjects)), *values]
+
+    columns = [
+        Column("Method", "text"),
+        Column("Subjects"),
+        Column("Correlation", direction="higher"),
+        Column("Error (SUVR)", direction="lower"),
+        Column("Spread (SUVR)"),
+    ]
+    caption = (
+        f"Where samples differ more the error should be larger, and both should be alike in size. {INTERVALS}"
+    )
+    return Table("Error against spread", columns, [RowGroup("", [line(row) for row in rows])], caption)
