@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,29 +77,19 @@ class Norms:
         """
         n = sums.count
         refuse_few(n)
-        scatter = sums.age_squared - sums.age**2 / n
-        if scatter < n * (SMALLEST_AGE_SPREAD / DECADE) ** 2:
-            years = DECADE * np.sqrt(max(scatter, 0.0) / n)
-            raise ConfigError(
-                f"the ages of the {n} persons spread by {years:.2g} years, wanted at least"
-                f" {SMALLEST_AGE_SPREAD:g}: norms by age need people of different age"
-            )
-        slope = (sums.age_uptake - sums.age * sums.uptake / n) / scatter
-        level = (sums.uptake - slope * sums.age) / n
-        residual = sums.uptake_squared - sums.uptake**2 / n - slope**2 * scatter
-        spread = np.sqrt(np.maximum(residual, 0.0) / (n - 2))
+        line = fit(sums)
         brain = template_brain(sums.grid).mask
-        brain = brain & (level >= DIMMEST * np.median(level[brain]))
+        brain = brain & (line.level >= DIMMEST * np.median(line.level[brain]))
         return cls(
             spacing=sums.spacing,
             fwhm=sums.fwhm,
             persons=n,
             sites=tuple(sites),
             age=sums.age / n,
-            age_scatter=float(scatter),
-            level=np.where(brain, level, 0).astype(np.float32),
-            slope=np.where(brain, slope, 0).astype(np.float32),
-            spread=np.where(brain, _floored(spread, brain), 0).astype(np.float32),
+            age_scatter=line.scatter,
+            level=np.where(brain, line.level, 0).astype(np.float32),
+            slope=np.where(brain, line.slope, 0).astype(np.float32),
+            spread=np.where(brain, _floored(line.spread, brain), 0).astype(np.float32),
             brain=brain,
         )
 
@@ -209,6 +199,37 @@ _WORDS = {
     f" level + slope (age - {REFERENCE_AGE:g}) / {DECADE:g}, standard deviation = spread, where brain;"
     " arrays (x, y, z), RAS+; research software, not a medical device",
 }
+
+
+class Line(NamedTuple):
+    """A straight line a voxel: SUVR at 75 years, SUVR a decade, standard deviation about it; x's scatter."""
+
+    level: NDArray[np.float64]
+    slope: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    scatter: float
+
+
+def fit(sums: NormSums) -> Line:
+    """Fit the lines by ordinary least squares, as if all people were in one place.
+
+    Raises
+    ------
+    ConfigError
+        When all people are of about one age.
+    """
+    n = sums.count
+    scatter = sums.age_squared - sums.age**2 / n
+    if scatter < n * (SMALLEST_AGE_SPREAD / DECADE) ** 2:
+        years = DECADE * np.sqrt(max(scatter, 0.0) / n)
+        raise ConfigError(
+            f"the ages of the {n} persons spread by {years:.2g} years, wanted at least"
+            f" {SMALLEST_AGE_SPREAD:g}: norms by age need people of different age"
+        )
+    slope = (sums.age_uptake - sums.age * sums.uptake / n) / scatter
+    level = (sums.uptake - slope * sums.age) / n
+    residual = sums.uptake_squared - sums.uptake**2 / n - slope**2 * scatter
+    return Line(level, slope, np.sqrt(np.maximum(residual, 0.0) / (n - 2)), float(scatter))
 
 
 def refuse_few(persons: int) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pasta_model.data.grid import Grid, Template, template
+from pasta_model.data.store import MAX_SUVR
 from pasta_model.data.volume import Volume
 from pasta_model.errors import ConfigError, VolumeError
 from pasta_model.prepare.template import template_brain
@@ -73,13 +74,16 @@ def check_suvr(pet: Volume) -> None:
     Raises
     ------
     VolumeError
-        When the unit is another one, or a voxel is not finite.
+        When the unit is another one, a voxel is not finite, or the values are far too high.
     """
     if pet.unit != "SUVR":
         raise VolumeError(f"the PET is in unit '{pet.unit}', wanted SUVR; norms are of SUVR only")
     bad = int(pet.data.size - np.isfinite(pet.data).sum())
     if bad:
         raise VolumeError(f"the PET has {bad} voxels that are NaN or infinite; wanted none")
+    top = float(np.quantile(pet.data, 0.99))
+    if top >= MAX_SUVR:
+        raise VolumeError(f"the PET's 99th percentile is {top:g}, wanted below {MAX_SUVR:g}: is it in SUVR?")
 
 
 def common_resolution(pet: Volume, *, spacing: float, fwhm: float, brain: Mask | None = None) -> Floats:

@@ -167,12 +167,13 @@ def _ascent(field: Floats, index: NDArray[np.float32], view: View) -> Floats:
         slopes[:, axis] = after - before
     length = np.linalg.norm(slopes, axis=1, keepdims=True)
     ahead = _vector(view.inward)
-    return np.asarray(np.where(length > 1e-4, slopes / np.maximum(length, 1e-6), ahead), np.float32)
+    unit: Floats = np.where(length > 1e-4, slopes / np.maximum(length, 1e-6), ahead)
+    return unit
 
 
 def _vector(axis: Axis) -> NDArray[np.float32]:
     place, way = axis
-    return np.float32(way) * np.eye(3, dtype=np.float32)[place]
+    return np.asarray(way * np.eye(3)[place], np.float32)
 
 
 def _lit(relief: Floats, view: View) -> Floats:
