@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pasta_model.commands.attack import app as attack
+from pasta_model.commands.diagnose import diagnose
 from pasta_model.commands.evaluate import evaluate
 from pasta_model.commands.norms import app as norms
 from pasta_model.commands.plan import plan
@@ -177,6 +178,7 @@ def import_checkpoint(
 
 app.command()(synthesize)
 app.command()(evaluate)
+app.command()(diagnose)
 app.add_typer(attack, name="attack")
 app.add_typer(norms, name="norms")
 
