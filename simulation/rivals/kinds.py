@@ -96,8 +96,10 @@ def _adversarial_turns(translator: Translator, settings: Settings) -> list[Turn]
 
     def verdict(mri: Tensor, pet: Tensor, *, real: bool, for_critic: bool) -> Tensor:
         with translator.autocast():
-            logits = judge(torch.cat([mri, pet], dim=1))[-1]
-        loss: Tensor = adversarial(logits.float(), target_is_real=real, for_discriminator=for_critic)
+            logits = judge(torch.cat([mri, pet], dim=1))[-1].float()
+        if not logits.isfinite().all():  # torch's cross entropy would end in an error of its own
+            return logits.mean()
+        loss: Tensor = adversarial(logits, target_is_real=real, for_discriminator=for_critic)
         return loss
 
     def critic_loss(batch: Batch, generator: torch.Generator) -> Tensor:

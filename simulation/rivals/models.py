@@ -61,6 +61,7 @@ def save_rival(path: Path, model: RivalModel) -> None:
     """Write a model atomically."""
     values = SCHEMES[model.settings.data.clinical].length
     about = {
+        "format": FORMAT,
         "rival": model.rival.name,
         "title": model.rival.title,
         "settings": model.settings.flat(),
@@ -71,14 +72,9 @@ def save_rival(path: Path, model: RivalModel) -> None:
         "pasta_parameters": pasta_parameters(model.settings.network, values),
         "versions": {name: version(name) for name in PACKAGES},
     }
-    save_weights(path, model.state, about)
-
-
-def save_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
-    """Write tensors atomically, with what they are."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": FORMAT, "about": json.dumps(about)})
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state.items()}
+    with atomic_path(path) as temporary:  # one entry: several would come in any order, and change the digest
+        save_file(tensors, temporary, metadata={"about": json.dumps(about, sort_keys=True)})
 
 
 def load_rival(path: Path) -> RivalModel:
@@ -97,12 +93,10 @@ def load_rival(path: Path) -> RivalModel:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); train again") from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: format {metadata.get('format')!r}, wanted {FORMAT!r}, a rival's model"
-        )
     try:
         about = json.loads(metadata["about"])
+        if about.get("format") != FORMAT:
+            raise ValueError(f"format {about.get('format')!r}, wanted {FORMAT!r}")
         settings = settings_from_flat(about["settings"])
         mean, spread = about["standardisation"]["mean"], about["standardisation"]["spread"]
         standardisation = Standardisation(tuple(map(float, mean)), tuple(map(float, spread)))
@@ -110,4 +104,6 @@ def load_rival(path: Path) -> RivalModel:
         width, step = int(about["width"]), int(about["step"])
         return RivalModel(RIVALS[about["rival"]], state, settings, standardisation, width, step)
     except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise CheckpointError(f"{path}: its description cannot be used: {error}; train again") from error
+        raise CheckpointError(
+            f"{path}: not the model of a rival, or damaged ({error}); train it again"
+        ) from error
