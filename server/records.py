@@ -9,7 +9,7 @@ vectors, and `state.json`. Vectors are read and written a buffer at a time.
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -56,6 +56,8 @@ class RoundRecord:
     ----------
     epsilon
         What the run has spent up to here, where the server adds the noise.
+    references
+        With the last measurement: the sites whose sums are in the norms, and in what is familiar.
     """
 
     round: int
@@ -69,6 +71,7 @@ class RoundRecord:
     bytes_down: Mapping[str, int]
     bytes_up: Mapping[str, int]
     epsilon: float | None = None
+    references: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:

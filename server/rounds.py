@@ -22,6 +22,7 @@ from server.members import Members
 from server.privacy import site_noise
 from server.questions import Questions
 from server.records import AVERAGE, BEST, MASTER, REFERENCE, Progress, RunFolder
+from server.reference import References
 from server.spool import Spool
 from server.start import standardisation_of, start_of
 from server.tally import Tally
@@ -59,6 +60,9 @@ class Federation:
         self.watch = Watch(self.folder.path, settings)
         self.members = Members(post, settings, invited, self.watch)
         self.questions = Questions(post, settings, folder=self.folder, members=self.members, watch=self.watch)
+        self.references = References(
+            post, settings, folder=self.folder.path, members=self.members, watch=self.watch
+        )
 
     def run(self) -> Progress:
         """Run all rounds that are left.
@@ -192,9 +196,10 @@ class Federation:
         self.folder.publish_best(progress)
         if progress.best_round < 0:  # nobody tells an error: no model is known to be better than the last
             self.folder.publish(progress, REFERENCE, BEST, number=number)
+        references = self.references.gather()
         shares = self._shares(self.members.training)
-        seconds = time.monotonic() - start
-        progress.history.append(tally.record(number, shares, seconds, epsilon=self._spent(progress)))
+        seconds, spent = time.monotonic() - start, self._spent(progress)
+        progress.history.append(tally.record(number, shares, seconds, epsilon=spent, references=references))
         self.watch.round(number, seconds, tally.scalars())
         if self.settings.federation.cross_evaluation:
             cross_evaluate(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What came back in one attempt at a round: numbers, failures, bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pasta_model.exchange.contents import TrainReport
@@ -50,6 +50,7 @@ class Tally:
         norms: Mapping[str, float] | None = None,
         *,
         epsilon: float | None = None,
+        references: Mapping[str, Sequence[str]] | None = None,
     ) -> RoundRecord:
         """Return the line of the history; `epsilon` is what all rounds up to this one have spent."""
         return RoundRecord(
@@ -64,6 +65,7 @@ class Tally:
             bytes_down=dict(sorted(self.down.items())),
             bytes_up=dict(sorted(self.up.items())),
             epsilon=epsilon,
+            references=references or {},
         )
 
 

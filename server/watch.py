@@ -133,6 +133,12 @@ class Watch:
         self._status["privacy"] = {"unit": settings.unit, "spent": epsilon, **budget}
         self._write()
 
+    def reference(self, what: str, **facts: Any) -> None:
+        """Say which sites' sums are in the norms, or in what is familiar, and which are not and why."""
+        self._status.setdefault("references", {})[what] = facts
+        self.event("sums", of=what, **facts)
+        self._write()
+
     def answered(self, name: str, received: int, sent: int) -> None:
         """Count a site's bytes."""
         total = self._status["sites"].setdefault(name, {})

@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from pasta_model.errors import ExchangeError
-from pasta_model.exchange.contents import EVALUATE, TRAIN, Parcel, Value
+from pasta_model.exchange.contents import EVALUATE, REFERENCE, TRAIN, Parcel, Value
 from server.invitations import key_fingerprint
 
 ARRAYS, VALUES = "arrays", "values"
@@ -54,7 +54,7 @@ class GridPost:
     deadline
         Seconds to wait for the answers of one call.
     query_deadline
-        The same for questions that need no training; by default as long.
+        The same for questions that need no look at scans; by default as long.
     settle_checks
         See `Post`.
     """
@@ -79,7 +79,7 @@ class GridPost:
         Only one answer is held in memory at a time. Whoever has not answered by the deadline is said to
         have not.
         """
-        deadline = self.deadline if message_type in (TRAIN, EVALUATE) else self.query_deadline
+        deadline = self.deadline if message_type in (TRAIN, EVALUATE, REFERENCE) else self.query_deadline
         pending = self._push(parcels, message_type)
         sent = set(pending)
         end = time.monotonic() + deadline

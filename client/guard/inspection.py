@@ -33,6 +33,7 @@ from pasta_model.errors import ExchangeError, PastaError
 from pasta_model.exchange.contents import JOIN, METRICS, REFERENCE, SITES, Parcel, Refusal, SiteReport
 from pasta_model.exchange.departure import check_departure
 from pasta_model.exchange.reference import ReferenceReport
+from pasta_model.federated_sections import Reference
 
 STALLED_SECONDS = 300.0  # Flower drops a reply whose parts stop coming after 180
 POLL_SECONDS = 0.2
@@ -62,7 +63,7 @@ class Here:
     site: str
     train_subjects: int
     valid_subjects: int
-    contributors: Mapping[str, int]
+    contributors: Mapping[Reference, int]
     policy: Policy
 
     def covered(self, metric: str, *, kind: str) -> int:
@@ -92,8 +93,8 @@ class Packed:
 
 def look_at(store: SiteStore, policy: Policy) -> Here:
     """Count who is at the site."""
-    subjects = (len(store.persons(split)) for split in ("train", "valid"))
-    return Here(store.site, *subjects, contributors(store), policy)
+    train, valid = (len(store.persons(split)) for split in ("train", "valid"))
+    return Here(store.site, train, valid, contributors(store), policy)
 
 
 def read_reply(message: Message, store: ObjectStore) -> Parcel:

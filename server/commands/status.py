@@ -68,6 +68,7 @@ def headline(status: dict[str, Any], *, now: float) -> list[str]:
             f"privacy of every {privacy['unit']}: epsilon {privacy['spent']:.2f} of {privacy['epsilon']:g}"
             f" spent, delta {privacy['delta']:g}"
         )
+    lines += [_reference(what, facts) for what, facts in status.get("references", {}).items()]
     if status["waiting_for"]:
         lines.append(f"waiting for: {', '.join(status['waiting_for'])}")
     if status.get("why"):
@@ -132,6 +133,15 @@ def rounds(run: Run) -> None:
             escape("; ".join(f"{name}: {why}" for name, why in record["failures"].items())),
         )
     Console().print(table)
+
+
+def _reference(what: str, facts: dict[str, Any]) -> str:
+    """Say whose sums are in the norms, or in what is familiar, and whose are not."""
+    sites = facts["sites"]
+    said = f"{what}: {facts['persons']} persons of {', '.join(sites)}" if sites else f"{what}: not made"
+    why = [str(facts["why"])] if facts.get("why") else []
+    why += [f"without {name}: {reason}" for name, reason in facts.get("left_out", {}).items()]
+    return escape("; ".join([said, *why]))
 
 
 def _status(run: Path) -> dict[str, Any]:
