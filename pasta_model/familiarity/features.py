@@ -128,6 +128,7 @@ FEATURES: tuple[Feature, ...] = (
         )
     ),
     Feature("flat_end", "size of its last slice", "unusual", "head cut off", 0.02, measures.flat_end),
+    Feature("shortfall", "where it ends", "large head", "head cut off or moved", 0.2, measures.shortfall),
     Feature("ripple", "ripple", "unusual", "ghosts or motion", 0.2, measures.ripple),
 )
 NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)

@@ -99,7 +99,7 @@ def noise(head: Head) -> float:
     fine = head.brightness
     for axis in range(3):
         fine = ndimage.correlate1d(fine, _SECOND, axis=axis)
-    found = np.abs(fine[ndimage.binary_erosion(head.inside, np.ones((3, 3, 3)))])
+    found = np.abs(fine[ndimage.binary_erosion(head.inside, np.ones((3, 3, 3), dtype=bool))])
     sigma = float(np.median(found)) * 1.4826 / 6**1.5 if found.size else 0.0
     return float(np.log(sigma + 1e-4))
 
@@ -133,16 +133,16 @@ def match(head: Head) -> float:
     """Fisher z of the correlation with the template's T1, where either has brain."""
     here, wanted, mask = head.smooth, _smooth_template(head.grid), head.template.mask
     either = head.inside | mask
-    a, b = here[either].astype(np.float64), wanted[either].astype(np.float64)
-    a, b = a - a.mean(), b - b.mean()
-    r = float(a @ b / (np.sqrt((a @ a) * (b @ b)) + TINY))
+    a, b = (volume[either] - volume[either].mean(dtype=np.float64) for volume in (here, wanted))
+    r = float(a @ b) / (float(a @ a) ** 0.5 * float(b @ b) ** 0.5 + TINY)
     return float(np.arctanh(np.clip(r, -0.999, 0.999)))
 
 
 def overlap(head: Head) -> float:
     """Log odds of the Dice coefficient with the template's brain."""
     mask = head.template.mask
-    dice = 2.0 * np.count_nonzero(head.inside & mask) / (head.brain.size + np.count_nonzero(mask))
+    both = int(np.count_nonzero(head.inside & mask))
+    dice = 2.0 * both / (head.brain.size + int(np.count_nonzero(mask)))
     dice = min(max(dice, 1e-3), 1 - 1e-3)
     return float(np.log(dice / (1 - dice)))
 
@@ -158,13 +158,37 @@ def shift(head: Head, axis: int) -> float:
 
 
 def flat_end(head: Head) -> float:
-    """Root of the outermost section of the brain over its largest, the worst of six: a head cut off."""
-    worst = 0.0
+    """Return how far an outermost section of the brain exceeds the template's, the worst of six: a cut.
+
+    In roots of the section's area over the largest of its axis.
+    """
+    return float(np.max(_ends(head.inside) - _ends(head.template.mask)))
+
+
+def _ends(mask: Mask) -> NDArray[np.float64]:
+    """Root of the relative area of the first and last section along each axis, (6,)."""
+    found = []
     for axis in range(3):
-        area = head.inside.sum(axis=tuple(a for a in range(3) if a != axis))
+        area = mask.sum(axis=tuple(a for a in range(3) if a != axis))
         present = np.flatnonzero(area)
-        worst = max(worst, *(float(area[end]) / float(area.max()) for end in present[[0, -1]]))
-    return float(np.sqrt(worst))
+        found += [np.sqrt(area[end] / area.max()) for end in present[[0, -1]]]
+    return np.asarray(found)
+
+
+def shortfall(head: Head) -> float:
+    """Return how far an end of the brain stops short of the template's, in mm, the worst of six: a cut."""
+    short = (_reach(head.inside) - _reach(head.template.mask)) * head.grid.spacing
+    return float(np.max(short * np.array([1.0, -1.0] * 3)))
+
+
+def _reach(mask: Mask) -> NDArray[np.float64]:
+    """Where the first and the last 1 % of the brain end along each axis, in voxels, (6,)."""
+    found = []
+    for axis in range(3):
+        area = mask.sum(axis=tuple(a for a in range(3) if a != axis))
+        share = np.concatenate([[0.0], np.cumsum(area) / max(int(area.sum()), 1)])
+        found += list(np.interp((0.01, 0.99), share, np.arange(share.size)))
+    return np.asarray(found)
 
 
 def ripple(head: Head) -> float:

@@ -97,7 +97,7 @@ class Familiarity:
     def check(self, features: NDArray[np.float64]) -> Verdict:
         """Say how unusual the features (k,) of one MRI are."""
         away = (features - self.mean) / self._spread
-        precision = np.linalg.inv(self._correlation)
+        precision = np.asarray(np.linalg.inv(self._correlation), np.float64)
         squared = float(away @ precision @ away)
         n, k = self.persons, len(self.names)
         scaled = squared * n * (n - k) / ((n + 1) * (n - 1) * k)  # of one new draw, ~ F(k, n - k)
@@ -109,7 +109,7 @@ class Familiarity:
     @property
     def _spread(self) -> NDArray[np.float64]:
         least = np.array([feature.least for feature in FEATURES])
-        return np.maximum(np.sqrt(np.diag(self.covariance)), least)
+        return np.asarray(np.maximum(np.sqrt(np.diag(self.covariance)), least))
 
     @property
     def _correlation(self) -> NDArray[np.float64]:
