@@ -23,7 +23,7 @@ FWHM = 8.0
 """Common resolution in mm: what is added to every PET, whatever its scanner's own."""
 LARGEST_FWHM = 30.0
 EMPTY = 0.05  # SUVR; less is background, where no brain is given
-SMALLEST_COVER = 0.8  # of the template's brain
+SMALLEST_COVER = 0.6  # of the template's brain
 _REACH = 0.02  # of a Gaussian's weight that must lie in the brain
 _TOLERANCE = 1e-2  # mm
 

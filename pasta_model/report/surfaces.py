@@ -141,4 +141,7 @@ def _explain(figure: Figure, title: str, limits: tuple[float, float], height: fl
     bar.outline.set_visible(False)
     place.grid(visible=False)
     place.tick_params(colors=_LIGHT, labelsize=8.5)
-    bar.set_label("z", color=_LIGHT, fontsize=9, labelpad=0)
+    place.text(
+        -0.06, 0.5, "z", color=_LIGHT, fontsize=10, fontstyle="italic", transform=place.transAxes,
+        ha="right", va="center",
+    )  # fmt: skip
