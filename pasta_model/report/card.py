@@ -91,8 +91,8 @@ def write_card(path: Path, card: ModelCard) -> None:
     write_text(path, f"{_front_matter(card)}\n# {escaped(card.name)}\n\n{body}\n")
 
 
-def card_blocks(card: ModelCard) -> list[Block]:
-    """Return the card, for Markdown and for a section of a page alike."""
+def card_blocks(card: ModelCard, *, alone: bool = True) -> list[Block]:
+    """Return the card; not `alone`, on a page that shows results and limits itself, without these."""
     opening = " ".join(text for text in (card.summary, card.notice) if text)
     return [
         *([Paragraph(opening)] if opening else []),
@@ -102,12 +102,12 @@ def card_blocks(card: ModelCard) -> list[Block]:
         *_part("Sites", _sites(card)),
         *_part("Training", [Facts(card.training)] * bool(card.training)),
         *_part("Privacy", [Facts(card.privacy.facts), _privacy_words(card.privacy)]),
-        *_part("Results", _results(card)),
+        *_part("Results", _results(card) if alone else []),
         *_part("Where it fails", _failures(card)),
         *_part("Intended use", [Bullets(INTENDED)]),
         *_part("Out of scope", [Bullets(OUT_OF_SCOPE)]),
         *_part("Ethical notes", [Bullets(ETHICS)]),
-        *_part("What the numbers do not show", [Bullets(card.limits)]),
+        *_part("What the numbers do not show", [Bullets(card.limits)] if alone else []),
         *_part("How it was made", [Code("\n".join(card.commands))] * bool(card.commands)),
     ]
 

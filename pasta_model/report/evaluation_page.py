@@ -3,14 +3,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pasta_model.diagnosis.results import DiagnosisRow
 from pasta_model.evaluation.agreement import RegionRow
 from pasta_model.evaluation.columns import ALL_METRICS, METRICS
 from pasta_model.evaluation.scores import SubjectScore, common_grid
 from pasta_model.evaluation.summary import GroupRow
-from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow
 from pasta_model.norms.overlap import OverlapRow
 from pasta_model.report import findings
 from pasta_model.report.cases import Case
@@ -25,6 +24,9 @@ from pasta_model.report.privacy import Privacy, privacy_blocks
 from pasta_model.report.provenance import Provenance, provenance_blocks
 from pasta_model.report.tables import KINDS, family_tables, group_table, region_table
 from pasta_model.report.viewer import budget_left, viewer_of
+
+if TYPE_CHECKING:
+    from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow
 
 FEW = 3  # rivals, each with a sentence a metric; more are told in one sentence
 PANELS = 9  # cases with a picture of their own: for those who print, or have no WebGL
@@ -62,8 +64,8 @@ class Evaluation:
     regions: Sequence[RegionRow] = ()
     diagnosis: Sequence[DiagnosisRow] = ()
     overlap: Sequence[OverlapRow] = ()
-    coverage: Sequence[CoverageRow] = ()
-    spread: Sequence[SpreadRow] = ()
+    coverage: Sequence["CoverageRow"] = ()
+    spread: Sequence["SpreadRow"] = ()
     history: Sequence[Mapping[str, Any]] = ()
     privacy: Privacy | None = None
     cases: Sequence[Case] = ()
@@ -112,22 +114,27 @@ def case_picture(case: Case, method: str) -> Picture:
 
 
 def _result(found: Evaluation) -> list[Block]:
+    """Return sentences, the table over all subjects, differences, then group by group; long parts folded."""
     if not found.groups:
         return []
     kinds = [kind for kind in KINDS if any(row.kind == kind for row in found.groups)]
-    first = "site" if "site" in kinds else kinds[0]
     rivals = compare(found.scores, found.method, seed=found.seed)
+    few = len({row.other for row in rivals}) <= FEW
     blocks: list[Block] = []
     if rivals:
-        few = len({row.other for row in rivals}) <= FEW
         blocks.append(Verdicts([statement(row) for row in rivals] if few else summary(rivals)))
-    blocks.append(group_table(found.groups, kind=first))
+    tables = {kind: group_table(found.groups, kind=kind) for kind in kinds}
+    first = "site" if few and "site" in kinds else kinds[0]
+    blocks.append(tables.pop(first))
+    if first == "site":  # which ends with all subjects
+        tables.pop("all", None)
     if rivals:
         blocks.append(paired_table(rivals))
     alt = "Bars of MAE, PSNR, SSIM and MetaROI error by group and method; the tables hold the values."
     blocks.append(Picture(metric_bars(found.groups), alt, "Means by site, and over all subjects.", "chart"))
-    others = [kind for kind in kinds if kind not in (first, "all")]
-    blocks += [group_table(found.groups, kind=kind) for kind in others]
+    for kind, table in tables.items():
+        opened = few and kind == "diagnosis"
+        blocks.append(table if opened else Fold(table.title, [table]))
     return [*blocks, *_families(found)]
 
 

@@ -5,11 +5,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import Colormap, to_hex
+from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex
 
 from pasta_model.report.page import ShownLayer
 from pasta_model.report.panels import DIFFERENCE, DIFFERENCE_LIMIT, PET_LIMITS
 
+# Of `report.surfaces`: the strongest hypometabolism is the brightest; here, what is above the norm is blue.
+_BELOW = ("#fff7c9", "#ffd75e", "#ff9a2e", "#ee4e2b", "#b3163e", "#5f0f55")
+_ABOVE = ("#14365c", "#3aa0ff", "#b8f3ff")
+Z_COLOURS = LinearSegmentedColormap.from_list(
+    "z", [*zip(np.linspace(0, 0.335, 6), _BELOW, strict=True), *zip((0.665, 0.8, 1), _ABOVE, strict=True)]
+)
 COLOURS = 33  # control points of a colour map
 Z_LIMIT = 5.0
 UNCERTAINTY_LIMIT = 0.25  # SUVR
@@ -75,12 +81,12 @@ LAYERS = (
         words="Blue: the synthetic PET is too low; red: too high; clear: they agree within 0.04 to 0.08",
     ),
     _layer(
-        "z_real", "z, real", "z", digits=1, colours=DIFFERENCE, step=0.05, limits=(-Z_LIMIT, Z_LIMIT),
-        clear=0.2, words="The real PET against cognitively normal subjects of this age; blue: hypometabolism",
+        "z_real", "z, real", "z", digits=1, colours=Z_COLOURS, step=0.05, limits=(-Z_LIMIT, Z_LIMIT),
+        clear=0.25, words="The real PET against healthy subjects of this age; bright: hypometabolism",
     ),
     _layer(
-        "z_synthetic", "z, synthetic", "z", digits=1, colours=DIFFERENCE, step=0.05,
-        limits=(-Z_LIMIT, Z_LIMIT), clear=0.2, words="The synthetic PET against the same norms",
+        "z_synthetic", "z, synthetic", "z", digits=1, colours=Z_COLOURS, step=0.05,
+        limits=(-Z_LIMIT, Z_LIMIT), clear=0.25, words="The synthetic PET against the same norms",
     ),
     _layer(
         "uncertainty", "Uncertainty", "SUVR", digits=3, colours="viridis", step=0.002,

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from pasta_model.report.html import Picture, picture_of
+from pasta_model.report.html import environment
+from pasta_model.report.page import Picture
 
 NOTE = "Research software, not a medical device. To leave a session out, write exclude into its row of qc.tsv and run the same command again."  # noqa: E501
 
@@ -58,9 +57,7 @@ def session_page(
         "Mask outline on the MRI, PET over MRI, checkerboard with the template, reference region and MetaROI."
     )
     caption = "Neurological view: left is left. Green: mask, reference region. Blue: MetaROI."
-    return _render(
-        f"{name}: quality control", tables, [picture_of(png, alt=alt, caption=caption)], first=True
-    )
+    return _render(f"{name}: quality control", tables, [Picture(png, alt, caption)], first=True)
 
 
 def cohort_page(
@@ -69,9 +66,7 @@ def cohort_page(
     """Return the page of the cohort: a row a session, flagged ones first, and how the figures are spread."""
     table = QualityTable("Sessions", columns, rows)
     alt = "Strips of points: each figure of quality over the cohort; flagged sessions in another colour."
-    pictures = (
-        [picture_of(png, alt=alt, caption="One point a session; flagged ones are orange.")] if png else []
-    )
+    pictures = [Picture(png, alt, "One point a session; flagged ones are orange.")] if png else []
     return _render(title, [table], pictures)
 
 
@@ -82,10 +77,8 @@ def _words(step: Mapping[str, Any]) -> str:
 def _render(
     title: str, tables: Sequence[QualityTable], pictures: Sequence[Picture], *, first: bool = False
 ) -> str:
-    environment = Environment(
-        loader=PackageLoader("pasta_model.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("quality.html.j2").render(
-        title=title, note=NOTE, tables=tables, pictures=pictures, pictures_first=first
+    return (
+        environment()
+        .get_template("quality.html.j2")
+        .render(title=title, note=NOTE, tables=tables, pictures=pictures, pictures_first=first)
     )

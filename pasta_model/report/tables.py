@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TypeVar
 
 from pasta_model.evaluation.agreement import RegionRow
-from pasta_model.evaluation.columns import FAMILIES, METRICS, Metric
+from pasta_model.evaluation.columns import FAMILIES, METRICS, WHOLE, Metric
 from pasta_model.evaluation.estimates import NOT_AVAILABLE, Estimate
 from pasta_model.evaluation.summary import GroupRow
 from pasta_model.report.page import Cell, Column, Direction, RowGroup, Table
@@ -17,6 +17,13 @@ KINDS = {
     "diagnosis": "By diagnosis",
     "sex": "By sex",
     "age": "By age",
+}
+REGIONS = {
+    WHOLE: "MetaROI, all five",
+    "angular_left": "left angular gyrus",
+    "angular_right": "right angular gyrus",
+    "temporal_left": "left inferior temporal",
+    "temporal_right": "right inferior temporal",
 }
 INTERVALS = "Below each value: its 95 % interval, by bootstrap over persons."
 BEST = "Bold on green: best of its group, which need not be a difference that another sample would show."
@@ -31,8 +38,8 @@ def estimate_cell(estimate: Estimate, digits: int, *, best: bool = False, sign: 
     form = f"{'+' if sign else ''}.{digits}f"
     detail = ""
     if estimate.low is not None and estimate.high is not None:
-        detail = f"{_number(estimate.low, form)} to {_number(estimate.high, form)}"
-    return Cell(_number(estimate.value, form), best=best, note=estimate.why, detail=detail)
+        detail = f"{number(estimate.low, form)} to {number(estimate.high, form)}"
+    return Cell(number(estimate.value, form), best=best, note=estimate.why, detail=detail)
 
 
 def group_table(
@@ -95,7 +102,7 @@ def region_table(rows: Sequence[RegionRow]) -> Table:
         "Bias: synthetic minus real. Between the limits of agreement (Bland and Altman 1986) lie 95 % of the"
         f" subjects' differences. {INTERVALS}"
     )
-    groups = grouped(rows, lambda row: row.region.replace("_", " "), line)
+    groups = grouped(rows, lambda row: REGIONS.get(row.region, row.region.replace("_", " ")), line)
     return Table("Regions of the MetaROI", columns, groups, caption)
 
 
@@ -142,7 +149,7 @@ def grouped(rows: Sequence[T], name: Callable[[T], str], line: Callable[[T], lis
     return [RowGroup(group, [line(row) for row in rows if name(row) == group]) for group in names]
 
 
-def _number(value: float, form: str) -> str:
+def number(value: float, form: str) -> str:
     """Return a number with a minus sign as it is printed, and without the sign of nothing (-0.00)."""
     text = format(value, form)
     if not any(digit in text for digit in "123456789"):

@@ -44,6 +44,8 @@
       sliceType: MULTIPLANAR,
     });
     viewer.resetBriCon = () => {}; // nor a double click
+    const drawScene = viewer.drawScene.bind(viewer);
+    viewer.drawScene = () => canvas.width > 100 && drawScene(); // nothing fits into less
     viewer.onLocationChange = ({ mm }) => tell(mm);
     for (const layer of layers.slice(1)) viewer.addColormap(layer.key, colourMap(layer));
     await viewer.attachToCanvas(canvas);
