@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores counted by hand, and beside scipy's and torchmetrics' own; visits, pairs, resamples without a class."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import mannwhitneyu
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_auroc, multiclass_f1_score
+
+from pasta_model.diagnosis.results import Prediction
+from pasta_model.diagnosis.scores import (
+    auc,
+    auc_difference,
+    balanced_accuracy,
+    macro_f1,
+    readings_of,
+    row_of,
+    unavailable_row,
+)
+from pasta_model.errors import ManifestError
+
+TWO = "CN / Dementia"
+THREE = "CN / MCI / Dementia"
+
+
+def predictions(
+    diagnoses: Sequence[str], ill: Sequence[float], *, people: Sequence[str] = (), method: str = "real PET"
+) -> list[Prediction]:
+    names = people or [f"p{n}" for n in range(len(ill))]
+    return [
+        Prediction(TWO, "network", method, method, 0, name, f"s{n}", "A", diagnosis, (1 - p, p))
+        for n, (name, diagnosis, p) in enumerate(zip(names, diagnoses, ill, strict=True))
+    ]
+
+
+def test_by_hand() -> None:
+    row = row_of(
+        predictions(["CN", "CN", "CN", "Dementia", "Dementia"], [0.1, 0.2, 0.7, 0.4, 0.9]),
+        seed=0,
+        resamples=50,
+    )
+    # 2 of 3 and 1 of 2 are recognised; F1 is 4/6 and 2/4; of 6 pairs 5 are in order.
+    assert row.balanced_accuracy.value == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert row.f1.value == pytest.approx((4 / 6 + 2 / 4) / 2)
+    assert row.auc.value == pytest.approx(5 / 6)
+    assert row.subjects == 5
+
+
+def test_three_classes_like_torchmetrics() -> None:
+    rng = np.random.default_rng(3)
+    labels, found = rng.permutation(np.arange(60) % 3), rng.dirichlet(np.ones(3), 60)
+    wanted, given = torch.from_numpy(labels), torch.from_numpy(found)
+    arguments = {"num_classes": 3, "average": "macro"}
+    assert auc(labels, found) == pytest.approx(float(multiclass_auroc(given, wanted, **arguments)), abs=1e-6)
+    assert balanced_accuracy(labels, found) == pytest.approx(
+        float(multiclass_accuracy(given, wanted, **arguments)), abs=1e-6
+    )
+    assert macro_f1(labels, found) == pytest.approx(
+        float(multiclass_f1_score(given, wanted, **arguments)), abs=1e-6
+    )
+
+
+def test_auc_is_mann_whitneys() -> None:
+    rng = np.random.default_rng(5)
+    labels, ill = np.arange(40) % 2, rng.integers(0, 10, 40) / 10  # with ties
+    u = mannwhitneyu(ill[labels == 1], ill[labels == 0]).statistic
+    assert auc(labels, np.stack([1 - ill, ill], axis=1)) == pytest.approx(u / 400)
+
+
+def test_a_class_that_is_never_named_has_f1_of_zero() -> None:
+    assert macro_f1(np.array([0, 0, 1]), np.array([[0.9, 0.1]] * 3)) == pytest.approx(0.8 / 2)
+
+
+def test_visits_of_a_person_are_averaged_by_state() -> None:
+    found = readings_of(
+        predictions(["CN", "Dementia", "Dementia", "CN"], [0.2, 0.6, 0.8, 0.1], people=["a", "a", "a", "b"])
+    )
+    assert found.people == ("a", "a", "b")
+    assert found.labels.tolist() == [0, 1, 0]
+    np.testing.assert_allclose(found.probabilities[:, 1], [0.2, 0.7, 0.1])
+
+
+def test_interval_holds_the_value_and_narrows_with_more_people() -> None:
+    rng = np.random.default_rng(7)
+
+    def width(count: int) -> float:
+        diagnoses = ["CN", "Dementia"] * (count // 2)
+        ill = np.clip(0.5 + 0.2 * rng.normal(size=count) + np.tile([-0.1, 0.1], count // 2), 0, 1)
+        row = row_of(predictions(diagnoses, ill.tolist()), seed=1, resamples=150)
+        assert row.auc.low < row.auc.value < row.auc.high
+        return row.auc.high - row.auc.low
+
+    assert width(160) < 0.8 * width(24)
+
+
+def test_resamples_without_a_class_are_left_out() -> None:
+    # One of three is ill: of the resamples, (2/3)^3 have nobody ill, too many for an interval.
+    row = row_of(predictions(["CN", "CN", "Dementia"], [0.1, 0.2, 0.9]), seed=0, resamples=200)
+    assert (row.auc.value, row.auc.low) == (1.0, None)
+    assert row.auc.why == "too few subjects for an interval"
+
+
+def test_paired_difference() -> None:
+    diagnoses = ["CN", "Dementia"] * 20
+    rng = np.random.default_rng(9)
+    good = np.tile([0.3, 0.7], 20) + rng.uniform(-0.25, 0.25, 40)
+    one = predictions(diagnoses, good.tolist())
+    other = predictions(diagnoses, rng.uniform(0, 1, 40).tolist(), method="coin")
+    same = [replace(p, trained_on="twin", applied_to="twin") for p in one]
+    kinds = {name: (TWO, "network", name, name) for name in ("real PET", "coin", "twin")}
+    found = auc_difference(
+        [*one, *other], kinds["real PET"], kinds["coin"], seed=0, resamples=200
+    )  # everything against chance
+    rows = [row_of(each, seed=0, resamples=2).auc.value for each in (one, other)]
+    assert found.value == pytest.approx(rows[0] - rows[1])
+    assert 0 < found.low < found.value < found.high
+    nothing = auc_difference([*one, *same], kinds["twin"], kinds["real PET"], seed=0, resamples=20)
+    assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
+
+
+def test_a_difference_needs_pairs() -> None:
+    one = predictions(["CN", "Dementia"] * 2, [0.1, 0.9] * 2)
+    other = predictions(["CN", "Dementia"], [0.1, 0.9], method="b")
+    kinds = [(TWO, "network", name, name) for name in ("real PET", "b", "c")]
+    with pytest.raises(ManifestError, match="not of the same task and sessions"):
+        auc_difference([*one, *other], kinds[0], kinds[1], seed=0)
+    with pytest.raises(ManifestError, match="no predictions of .*'c'"):
+        auc_difference(one, kinds[0], kinds[2], seed=0)
+
+
+def test_a_row_that_cannot_be_had_says_why() -> None:
+    row = unavailable_row((THREE, "regions", "MRI", "MRI"), subjects=9, why="only CN and MCI are there")
+    assert {e.text() for e in (row.auc, row.f1, row.balanced_accuracy)} == {"not available"}
+    assert row.auc.why == "only CN and MCI are there"
