@@ -204,11 +204,11 @@ def check_scores_and_table(demo: Path, out: str) -> None:
     assert [row[2] for row in rows] == METHODS * 5
     assert [row[1] for row in rows] == ["1"] * 9 + ["3"] * 6
     shown = {(SITES[n // 3], row[2]): row[3] for n, row in enumerate(rows[:9])}
-    assert shown == {(s.site, s.method): f"{s.mae:.4f}" for s in scores}
+    assert shown == {(s.site, s.method): f"{s.values['mae']:.4f}" for s in scores}
     for score in scores:
-        assert 0 < score.mae < 3
-        assert 0 < score.psnr < 100
-        assert -1 <= score.ssim <= 1
+        assert 0 < score.values["mae"] < 3
+        assert 0 < score.values["psnr"] < 100
+        assert -1 <= score.values["ssim"] <= 1
     assert len(re.findall("^[✓✗] ", out, re.MULTILINE)) == 8, "four metrics against two baselines"
     assert f"report: {demo / 'report.html'}" in out
 

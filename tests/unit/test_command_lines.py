@@ -23,7 +23,7 @@ from pasta_model.checkpoint import Checkpoint, load_checkpoint, new_network, sav
 from pasta_model.config import Settings
 from pasta_model.data.clinical import SCHEMES, Standardisation
 from pasta_model.data.grid import template
-from pasta_model.evaluation.scores import read_scores
+from pasta_model.evaluation.tables import read_scores
 from simulation.baselines import train_alone
 
 HEAD = template(3.0).head
@@ -193,7 +193,7 @@ def test_a_site_from_its_table_to_its_scores(
     assert re.search(r"rounds trained\W+2\b", said.out)
     assert re.search(r"training\.learning-rate\W+0\.001\b", said.out)
 
-    synthetic, scores = tmp_path / "synthetic", tmp_path / "scores.tsv"
+    synthetic, evaluation = tmp_path / "synthetic", tmp_path / "evaluation"
     words = ("pasta", "synthesize", "--model", run / "last.safetensors", manifest, synthetic)
     said = call(*words)
     assert (said.status, said.err) == (0, "")
@@ -203,11 +203,11 @@ def test_a_site_from_its_table_to_its_scores(
     assert call(*words).status == 0
     assert [path.stat().st_mtime_ns for path in made] == times, "what is done is not done again"
 
-    said = call("pasta", "evaluate", manifest, synthetic, "--output", scores)
+    said = call("pasta", "evaluate", manifest, synthetic, "--output", evaluation, "--workers", 1)
     assert (said.status, said.err) == (0, "")
-    rows = read_scores(scores)
+    rows = read_scores(evaluation / "scores.tsv")
     assert [row.subject for row in rows] == [f"sub-0{number}" for number in (1, 2, 3, 4, 5)]
-    mean = sum(row.mae for row in rows) / 5
+    mean = sum(row.values["mae"] for row in rows) / 5
     assert re.search(rf"alder\s+5\s+synthetic\s+{mean:.4f}", said.out)
 
 
@@ -510,10 +510,12 @@ def test_scans_that_cannot_be_synthesised_are_told_at_once_and_the_others_are_do
 def test_synthetic_pets_that_are_not_there_are_told_at_once(
     hospital: Hospital, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    words = ("evaluate", hospital.manifest, tmp_path / "nothing", "--output", tmp_path / "scores.tsv")
+    (tmp_path / "nothing").mkdir()
+    words = ("evaluate", hospital.manifest, tmp_path / "nothing", "--output", tmp_path / "evaluation")
     said = refused("pasta", *words)
-    assert f"{tmp_path / 'nothing'}: sessions that cannot be compared: 2 problem(s)" in said
-    assert said.count("run 'pasta synthesize' first") == 2
+    assert "sessions that cannot be compared: 1 problem(s)" in said
+    assert "synthetic: no session has a PET here" in said
+    assert "run 'pasta synthesize' first" in said
 
 
 def test_real_pet_of_another_grid_cannot_be_evaluated(
@@ -522,12 +524,13 @@ def test_real_pet_of_another_grid_cannot_be_evaluated(
     assert call("pasta", "synthesize", "--model", model, hospital.manifest, tmp_path / "out").status == 0
     grow(hospital.scan(0, "pet"))
     move(hospital.scan(1, "pet"))
-    words = ("evaluate", hospital.manifest, tmp_path / "out", "--output", tmp_path / "scores.tsv")
+    evaluation = tmp_path / "evaluation"
+    words = ("evaluate", hospital.manifest, tmp_path / "out", "--output", evaluation, "--workers", 1)
     said = refused("pasta", *words)
     assert "2 problem(s)" in said
     assert "sub-01_ses-1: " in said
     assert "sub-02_ses-1: " in said
-    assert said.count("different grids") == 2
+    assert said.count("real PET and MRI lie on different grids") == 2
 
 
 # --- Outputs that must not be written -------------------------------------------------------

@@ -1,138 +1,194 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of a pair of volumes, means computed by hand, and the table on disk."""
+"""A pair of volumes becomes a score: every metric, or the reason why there is none."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage.metrics import mean_squared_error, structural_similarity
 
-from pasta_model.data.grid import template
+from pasta_model.data.grid import Grid, template
+from pasta_model.data.manifest import Session
 from pasta_model.data.volume import Volume
-from pasta_model.errors import ManifestError, VolumeError
-from pasta_model.evaluation.scores import (
-    ALL_SITES,
-    MEAN_OF_SITES,
-    METRICS,
-    SubjectScore,
-    best,
-    read_scores,
-    score,
-    summarise,
-    write_scores,
-)
+from pasta_model.errors import VolumeError
+from pasta_model.evaluation.columns import ALL_METRICS, BY_NAME, FAMILIES, METRICS
+from pasta_model.evaluation.scores import SubjectScore, score
 
 GRID = template(3.0).head
-WHO = {"subject": "s1", "session": "bl", "site": "A", "diagnosis": "CN", "method": "federated"}
+CLINICAL = {"age": 71.5, "sex": 1.0}
+WHO = {"session": Session("s1", "bl", "A", "CN", Path(), Path(), CLINICAL, rid="0002"), "method": "federated"}
+WHOLE = np.ones(GRID.shape, bool)
+BRAIN = np.linalg.norm(GRID.coordinates() / np.array([65.0, 80.0, 60.0], np.float32), axis=-1) < 1
 
 
-def _row(subject: str, site: str, mae: float, *, method: str = "federated") -> SubjectScore:
-    return SubjectScore(
-        subject, "bl", site, "CN", method, mae, 20 + 10 * mae, 1 - mae, 2 * mae, 1.0, 1.0 - 2 * mae
-    )
+def _pet(value: float | np.ndarray, *, affine: np.ndarray = GRID.affine, unit: str = "SUVR") -> Volume:
+    return Volume(np.broadcast_to(np.asarray(value, np.float32), GRID.shape).copy(), affine, unit)
 
 
-# Two subjects at A, one at B: means by subject and by site differ.
-SCORES = [_row("s1", "A", 0.1), _row("s2", "A", 0.2), _row("s3", "B", 0.6)]
+@pytest.fixture(scope="module")
+def pair() -> tuple[Volume, Volume]:
+    rng = np.random.default_rng(0)
+    real = np.where(BRAIN, rng.uniform(0.5, 2.0, GRID.shape), 0.0)
+    return _pet(real), _pet(np.where(BRAIN, real + rng.normal(scale=0.1, size=GRID.shape), 0.0))
 
 
-def _pet(value: float, *, affine: np.ndarray = GRID.affine, unit: str = "SUVR") -> Volume:
-    return Volume(np.full(GRID.shape, value, np.float32), affine, unit)
+@pytest.fixture(scope="module")
+def found(pair: tuple[Volume, Volume]) -> SubjectScore:
+    return score(*pair, mask=BRAIN, **WHO)
 
 
 class TestScore:
-    mask = np.ones(GRID.shape, bool)
+    def test_says_whose_it_is(self, found: SubjectScore) -> None:
+        assert (found.subject, found.session, found.site, found.diagnosis) == ("s1", "bl", "A", "CN")
+        assert (found.person, found.sex, found.age, found.method) == ("rid:2", "F", 71.5, "federated")
+        bare = replace(WHO["session"], clinical={"sex": None}, rid="")
+        unknown = score(_pet(1.0), _pet(1.2), mask=WHOLE, session=bare, method="m")
+        assert (unknown.person, unknown.sex, unknown.age) == ("s1", "", None)
+
+    def test_has_every_metric_of_the_tables(self, found: SubjectScore) -> None:
+        assert list(found.values) == [metric.name for metric in ALL_METRICS]
+        assert found.why == {}
+        assert None not in found.values.values()
 
     def test_of_a_constant_difference(self) -> None:
-        found = score(_pet(1.25), _pet(1.0), mask=self.mask, **WHO)
-        assert (found.subject, found.site, found.method) == ("s1", "A", "federated")
-        assert found.mae == pytest.approx(0.25)
-        assert found.psnr == pytest.approx(20 * np.log10(3.0 / 0.25))
-        assert found.metaroi_error == pytest.approx(0.25)
-        assert (found.metaroi_real, found.metaroi_synthetic) == pytest.approx((1.25, 1.0))
+        values = score(_pet(1.25), _pet(1.0), mask=WHOLE, **WHO).values
+        for suffix in ("", "_volume", "_slices"):
+            assert values["mae" + suffix] == pytest.approx(0.25)
+            assert values["mse" + suffix] == pytest.approx(0.0625)
+            assert values["psnr" + suffix] == pytest.approx(20 * np.log10(3.0 / 0.25))
+        assert values["metaroi_error"] == pytest.approx(0.25)
+        assert values["metaroi_bias"] == pytest.approx(-0.25)
+        assert (values["metaroi_real"], values["metaroi_synthetic"]) == pytest.approx((1.25, 1.0))
+        assert (values["real_angular_left"], values["synthetic_temporal_right"]) == pytest.approx((1.25, 1.0))
 
-    def test_of_the_same_volume(self) -> None:
-        found = score(_pet(1.0), _pet(1.0), mask=self.mask, **WHO)
-        assert (found.mae, found.ssim, found.metaroi_error) == pytest.approx((0.0, 1.0, 0.0))
+    def test_published_scale_is_the_papers(self, pair: tuple[Volume, Volume], found: SubjectScore) -> None:
+        scaled = [(v.data - v.data.min()) / np.ptp(v.data).astype(np.float64) for v in pair]
+        error = scaled[1] - scaled[0]
+        assert found.values["mae_volume_scaled"] == pytest.approx(np.abs(error).mean())
+        assert found.values["mse_scaled"] == pytest.approx(mean_squared_error(*(v[BRAIN] for v in scaled)))
+        slices = np.flatnonzero(BRAIN.any(axis=(0, 1)))
+        assert found.values["mae_published"] == pytest.approx(np.abs(error[:, :, slices]).mean())
+        wanted = [
+            structural_similarity(
+                *(v[:, :, k] for v in scaled),
+                data_range=1.0,
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+            )
+            for k in slices
+        ]
+        assert found.values["ssim_published"] == pytest.approx(np.mean(wanted))
+        assert found.values["psnr_volume_scaled"] == pytest.approx(-10 * np.log10(np.mean(error**2)))
 
-    def test_refuses_another_grid(self) -> None:
+    def test_a_darker_pet_has_no_error_on_the_published_scale(self, pair: tuple[Volume, Volume]) -> None:
+        real, _ = pair
+        values = score(real, _pet(0.8 * real.data), mask=BRAIN, **WHO).values
+        assert values["mae_published"] == pytest.approx(0.0, abs=1e-6)
+        assert values["mae"] > 0.2
+
+    def test_background_flatters(self, found: SubjectScore) -> None:
+        assert found.values["mae_volume"] < found.values["mae_slices"] < found.values["mae"]
+
+    def test_roughness_in_three_planes(self, pair: tuple[Volume, Volume]) -> None:
+        real, _ = pair
+        striped = real.data + np.where(np.arange(GRID.shape[1]) % 2, 0.3, -0.3)[None, :, None]
+        values = score(real, _pet(striped), mask=BRAIN, **WHO).values
+        ratios = {plane: values[f"roughness_{plane}_ratio"] for plane in ("axial", "coronal", "sagittal")}
+        assert ratios["axial"] == pytest.approx(1.0, abs=1e-5)
+        assert ratios["sagittal"] == pytest.approx(1.0, abs=1e-5)
+        assert ratios["coronal"] > 1.2
+        made, real_one = (values[f"roughness_coronal_{kind}"] for kind in ("synthetic", "real"))
+        assert ratios["coronal"] == pytest.approx(made / real_one)
+
+
+class TestNotAvailable:
+    def test_psnr_of_the_same_volume(self, pair: tuple[Volume, Volume]) -> None:
+        found = score(pair[0], pair[0], mask=BRAIN, **WHO)
+        none = {name for name, value in found.values.items() if value is None}
+        assert none == {name for name in BY_NAME if name.startswith("psnr")} == set(found.why)
+        assert set(found.why.values()) == {"the volumes are equal"}
+        assert (found.values["mae"], found.values["ssim"]) == (0.0, pytest.approx(1.0))
+
+    def test_published_scale_of_a_constant_volume(self, pair: tuple[Volume, Volume]) -> None:
+        found = score(pair[0], _pet(1.2), mask=BRAIN, **WHO)
+        none = {name for name, value in found.values.items() if value is None}
+        assert none == {n for n, metric in BY_NAME.items() if metric.family in {"published", "scaled"}}
+        assert set(found.why.values()) == {
+            "the synthetic PET is constant (1.2): it has no range to be scaled by"
+        }
+
+    def test_ratio_to_a_flat_pet(self) -> None:
+        found = score(_pet(1.0), _pet(1.1), mask=BRAIN, **WHO)
+        assert found.values["roughness_axial_real"] == 0.0
+        assert found.values["roughness_axial_ratio"] is None
+        assert found.why["roughness_axial_ratio"] == "the real PET is flat across axial slices"
+
+    def test_roughness_of_a_thin_mask(self, pair: tuple[Volume, Volume]) -> None:
+        mask = np.zeros(GRID.shape, bool)
+        mask[:, :, 28] = BRAIN[:, :, 28]
+        found = score(*pair, mask=mask, **WHO)
+        assert found.values["roughness_axial_real"] is found.values["roughness_axial_ratio"] is None
+        assert "no three neighbouring voxels" in found.why["roughness_axial_ratio"]
+        assert found.values["roughness_coronal_real"] > 0
+
+    def test_metaroi_of_another_place(self) -> None:
+        far = Grid((20, 20, 20), (500.0, 0.0, 0.0), 3.0)
+        rng = np.random.default_rng(0)
+        pets = [Volume(rng.random(far.shape).astype(np.float32), far.affine, "SUVR") for _ in range(2)]
+        found = score(*pets, mask=np.ones(far.shape, bool), **WHO)
+        lost = {name for name, value in found.values.items() if value is None}
+        assert lost == {name for name, metric in BY_NAME.items() if metric.family == "metaroi"}
+        assert "no voxel in angular_left" in found.why["metaroi_error"]
+
+    def test_ssim_of_a_small_volume(self) -> None:
+        small = Grid((10, 20, 20), (-60.0, -60.0, -30.0), 6.0)
+        pets = [Volume(np.random.default_rng(n).random(small.shape).astype(np.float32), small.affine, "SUVR")
+                for n in range(2)]  # fmt: skip
+        found = score(*pets, mask=np.ones(small.shape, bool), **WHO)
+        assert found.why["ssim_slices"] == "SSIM needs 11 voxels along each axis, found 10"
+        assert found.values["mae_slices"] > 0
+        assert found.values["ssim"] is not None
+
+
+class TestRefuses:
+    def test_another_grid(self) -> None:
         moved = GRID.affine.copy()
         moved[0, 3] += 3.0
-        with pytest.raises(VolumeError, match="different grids"):
-            score(_pet(1.0), _pet(1.0, affine=moved), mask=self.mask, **WHO)
+        with pytest.raises(VolumeError, match="real and synthetic PET lie on different grids"):
+            score(_pet(1.0), _pet(1.0, affine=moved), mask=WHOLE, **WHO)
 
-    def test_refuses_a_grid_that_is_not_ras(self) -> None:
+    def test_a_grid_that_is_not_ras(self) -> None:
         flipped = GRID.affine.copy()
         flipped[0, 0] *= -1
         with pytest.raises(VolumeError, match=r"not on an isotropic RAS\+ grid"):
-            score(_pet(1.0, affine=flipped), _pet(1.0, affine=flipped), mask=self.mask, **WHO)
+            score(_pet(1.0, affine=flipped), _pet(1.0, affine=flipped), mask=WHOLE, **WHO)
 
-    def test_refuses_another_unit(self) -> None:
+    def test_another_unit(self) -> None:
         with pytest.raises(VolumeError, match="synthetic PET is in unit 'arbitrary'"):
-            score(_pet(1.0), _pet(1.0, unit="arbitrary"), mask=self.mask, **WHO)
+            score(_pet(1.0), _pet(1.0, unit="arbitrary"), mask=WHOLE, **WHO)
 
-    def test_refuses_nan(self) -> None:
+    def test_nan(self) -> None:
         with pytest.raises(VolumeError, match="NaN"):
-            score(_pet(1.0), _pet(np.nan), mask=self.mask, **WHO)
+            score(_pet(1.0), _pet(np.nan), mask=WHOLE, **WHO)
+
+    def test_an_empty_mask(self) -> None:
+        with pytest.raises(VolumeError, match="not empty"):
+            score(_pet(1.0), _pet(1.1), mask=~WHOLE, **WHO)
 
 
-class TestSummarise:
-    def test_means_by_hand(self) -> None:
-        rows = {row.site: row for row in summarise(SCORES)}
-        assert list(rows) == ["A", "B", ALL_SITES, MEAN_OF_SITES]
-        assert [row.subjects for row in rows.values()] == [2, 1, 3, 3]
-        assert [row.mae for row in rows.values()] == pytest.approx([0.15, 0.6, 0.3, 0.375])
-        assert [row.psnr for row in rows.values()] == pytest.approx([21.5, 26.0, 23.0, 23.75])
-        assert [row.ssim for row in rows.values()] == pytest.approx([0.85, 0.4, 0.7, 0.625])
-        assert [row.metaroi_error for row in rows.values()] == pytest.approx([0.3, 1.2, 0.6, 0.75])
-        assert [row.metaroi_bias for row in rows.values()] == pytest.approx([-0.3, -1.2, -0.6, -0.75])
-
-    def test_groups_methods_in_the_order_of_their_first_score(self) -> None:
-        rows = summarise([*SCORES, _row("s3", "B", 0.1, method="alone")])
-        assert [(row.site, row.method) for row in rows] == [
-            ("A", "federated"),
-            ("B", "federated"),
-            ("B", "alone"),
-            (ALL_SITES, "federated"),
-            (ALL_SITES, "alone"),
-            (MEAN_OF_SITES, "federated"),
-            (MEAN_OF_SITES, "alone"),
-        ]
-
-    def test_counts_a_subject_with_two_sessions_once(self) -> None:
-        rows = summarise([SCORES[0], replace(SCORES[0], session="m12", mae=0.3)])
-        assert rows[0].subjects == 1
-        assert rows[0].mae == pytest.approx(0.2)
-
-    def test_of_nothing_is_nothing(self) -> None:
-        assert summarise([]) == []
-
-    def test_best_follows_the_direction_of_the_metric(self) -> None:
-        rows = summarise(SCORES)[:2]
-        assert [best(rows, metric) for metric in METRICS] == ["0.1500", "26.00", "0.8500", "0.3000"]
+@pytest.mark.parametrize("bad", [{"mae": math.nan}, {"mae": math.inf}, {"mae": None}])
+def test_a_score_never_holds_nan_and_never_nothing_without_a_reason(bad: dict[str, float | None]) -> None:
+    with pytest.raises(ValueError, match="mae is"):
+        SubjectScore("s", "bl", "A", "CN", "m", "s", values=bad)
 
 
-class TestTable:
-    def test_comes_back_with_every_digit(self, tmp_path: Path) -> None:
-        scores = [*SCORES, replace(SCORES[0], subject='tab\tand "quote"', mae=1 / 3, psnr=float("inf"))]
-        write_scores(tmp_path / "scores.tsv", scores)
-        assert read_scores(tmp_path / "scores.tsv") == scores
-
-    def test_names_every_bad_row_at_once(self, tmp_path: Path) -> None:
-        path = tmp_path / "scores.tsv"
-        write_scores(path, SCORES)
-        lines = path.read_text().splitlines()
-        lines[1] = lines[1].replace("0.1", "much", 1)
-        lines[3] = "s3\tbl"
-        path.write_text("\n".join(lines))
-        with pytest.raises(ManifestError, match=r"2 problem\(s\)(?s:.)*row 2(?s:.)*row 4: wanted 11 columns"):
-            read_scores(path)
-
-    def test_refuses_other_columns(self, tmp_path: Path) -> None:
-        (tmp_path / "scores.tsv").write_text("subject\tmae\n")
-        with pytest.raises(ManifestError, match="wanted"):
-            read_scores(tmp_path / "scores.tsv")
-
-    def test_refuses_a_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(ManifestError, match="no such file"):
-            read_scores(tmp_path / "scores.tsv")
+def test_columns_are_known_by_family() -> None:
+    assert {metric.family for metric in ALL_METRICS} == set(FAMILIES)
+    assert len(BY_NAME) == len(ALL_METRICS)
+    assert [metric.name for metric in METRICS] == ["mae", "psnr", "ssim", "metaroi_error"]
+    assert BY_NAME["mse"].heading == "MSE (SUVR²)"
+    assert BY_NAME["ssim"].heading == "SSIM"
+    assert BY_NAME["mae"].text(None) == "not available"
