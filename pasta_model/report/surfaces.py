@@ -142,6 +142,6 @@ def _explain(figure: Figure, title: str, limits: tuple[float, float], height: fl
     place.grid(visible=False)
     place.tick_params(colors=_LIGHT, labelsize=8.5)
     place.text(
-        -0.06, 0.5, "z", color=_LIGHT, fontsize=10, fontstyle="italic", transform=place.transAxes,
+        -0.08, 0.5, "z", color=_LIGHT, fontsize=10, fontstyle="italic", transform=place.transAxes,
         ha="right", va="center",
     )  # fmt: skip
