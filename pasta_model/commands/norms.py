@@ -46,6 +46,7 @@ def build(
     from pasta_model.data.manifest import read_manifest
     from pasta_model.data.splits import refuse_leakage
     from pasta_model.data.store import spacing_of
+    from pasta_model.errors import ConfigError
     from pasta_model.files import refuse_unwritable
     from pasta_model.norms.model import Norms, refuse_few
     from pasta_model.norms.people import choose_sessions, people_of_sessions
@@ -55,6 +56,8 @@ def build(
     sessions = [s for manifest in manifests for s in read_manifest(manifest)]
     refuse_leakage(sessions)
     chosen = choose_sessions(sessions, split=split)
+    if split and not any(s.split == split for s in sessions):
+        raise ConfigError(f"nobody is in split {split!r}; wanted a column 'split' that says so")
     refuse_few(len(chosen.rows))
     grid = spacing or spacing_of(sessions[chosen.rows[0]])
     console = Console(soft_wrap=True)
