@@ -5,36 +5,38 @@ measures/scores/<method>-<seed>.tsv      measures/norms.safetensors     measures
 measures/overlaps.tsv                    measures/table.tsv, groups.tsv, regions.tsv, ...
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pasta_model.norms.summary import OverlapRow, summarise_overlaps
-
 from pasta_model.assessment.abnormality import Abnormality, abnormality, write_overlaps
 from pasta_model.data.manifest import Session
+from pasta_model.data.volume import read_volume
 from pasta_model.derivatives import synthetic_path
 from pasta_model.diagnosis.cases import cases_of
 from pasta_model.diagnosis.inputs import default_inputs
 from pasta_model.diagnosis.results import DiagnosisResult
 from pasta_model.diagnosis.run import diagnose
 from pasta_model.diagnosis.settings import diagnosis_settings
-from pasta_model.errors import ConfigError
+from pasta_model.errors import PastaError
 from pasta_model.evaluation.agreement import RegionRow, agreement
 from pasta_model.evaluation.columns import METRICS
 from pasta_model.evaluation.estimates import Estimate
 from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.evaluation.summary import GroupRow, differences, summarise
 from pasta_model.evaluation.tables import write_groups, write_regions, write_scores
+from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow
+from pasta_model.familiarity.features import features_of
+from pasta_model.familiarity.model import save_familiarity
 from pasta_model.norms.model import Norms
-from pasta_model.norms.people import people_of_store
-from pasta_model.norms.sums import NormSums
-from simulation.study.cohort import People, stores
+from pasta_model.norms.overlap import OverlapRow, summarise_overlaps
+from simulation.study.cohort import People
+from simulation.study.references import federated_familiarity, federated_norms
 from simulation.study.run import Study
 from simulation.study.scoring import ScoreJob, SeedRow, between_seeds, over_seeds, score
 
 GROUPS = ("site", "diagnosis", "sex", "age")
-FEWEST_NORMAL = 5  # cognitively normal persons of a site; sums over fewer do not leave it
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,16 @@ class Contrast:
     method: str
     metric: str
     difference: Estimate
+
+
+@dataclass(frozen=True)
+class UnlikeRow:
+    """How many MRIs of a site are unlike those of the training sites, and the most common reason."""
+
+    site: str
+    scans: int
+    flagged: int
+    reason: str
 
 
 @dataclass
@@ -57,6 +69,9 @@ class Measures:
     seeds: list[SeedRow]
     overlaps: list[OverlapRow] = field(default_factory=list)
     diagnosis: DiagnosisResult | None = None
+    coverage: list[CoverageRow] = field(default_factory=list)
+    spreads: list[SpreadRow] = field(default_factory=list)
+    unlike: list[UnlikeRow] = field(default_factory=list)
     norms: Norms | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -80,6 +95,7 @@ def measure(study: Study, found: People) -> Measures:
         told = _summaries(study, scores, jobs, folder)
     if study.settings.measure.abnormality:
         _abnormality(study, found, told, folder)
+    _unlike(study, found, told, folder)
     if study.settings.measure.diagnosis:
         _diagnosis(study, found, told, folder)
     return told
@@ -99,26 +115,6 @@ def score_jobs(study: Study, found: People) -> list[ScoreJob]:
         for name, method in study.methods().items()
         for seed in study.settings.seeds
     ]
-
-
-def federated_norms(found: People, folder: Path) -> tuple[NormSums, tuple[str, ...]]:
-    """Add up what each training site would send of its normal training persons; return who took part.
-
-    The same sums, and the same rule on how many persons they must cover, as in a federation.
-
-    Raises
-    ------
-    ConfigError
-        When no site has enough of them.
-    """
-    parts = {}
-    for site, store in stores(found, folder).items():
-        sums = NormSums.of(people_of_store(store), spacing=store.template.head.spacing)
-        if sums.count >= FEWEST_NORMAL:
-            parts[site] = sums
-    if not parts:
-        raise ConfigError(f"no site has {FEWEST_NORMAL} cognitively normal training persons")
-    return NormSums.pool(list(parts.values())), tuple(parts)
 
 
 def place_of(folder: Path) -> Callable[[Session], Path]:
@@ -146,9 +142,8 @@ def _summaries(study: Study, scores: list[SubjectScore], jobs: Sequence[ScoreJob
 def _abnormality(study: Study, found: People, told: Measures, folder: Path) -> None:
     seed = study.settings.seeds[0]
     try:
-        sums, sites = federated_norms(found, study.folder)
-        told.norms = Norms.of(sums, sites=sites)
-    except ConfigError as error:
+        told.norms = federated_norms(study.settings, found, study.folder)
+    except PastaError as error:
         told.left_out["abnormality maps"] = str(error)
         return
     told.norms.save(folder / "norms.safetensors")
@@ -187,3 +182,21 @@ def _diagnosis(study: Study, found: People, told: Measures, folder: Path) -> Non
             workers=study.workers,
             progress=progress,
         )
+
+
+def _unlike(study: Study, found: People, told: Measures, folder: Path) -> None:
+    """Say how many of the measured MRIs are unlike those of the training sites, by site."""
+    try:
+        known = federated_familiarity(study.settings, found, study.folder)
+    except PastaError as error:
+        told.left_out["familiarity of MRIs"] = str(error)
+        return
+    save_familiarity(folder / "familiarity.safetensors", known)
+    with study.stage("familiarity"):
+        for site in found.sites:
+            mris = [read_volume(s.mri) for s in found.of(site, "test")]
+            verdicts = [known.check(features_of(mri)) for mri in mris]
+            reasons = Counter(v.reasons[0] for v in verdicts if v.unlike and v.reasons)
+            reason = reasons.most_common(1)[0][0] if reasons else ""
+            flagged = sum(v.unlike for v in verdicts)
+            told.unlike.append(UnlikeRow(site, len(verdicts), flagged, reason))

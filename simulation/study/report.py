@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a study: one page, one table, one model card of the main method."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from pasta_model.assessment.gallery import cases, surfaces
+from pasta_model.checkpoint import PACKAGES, file_digest
+from pasta_model.data.tables import write_table
+from pasta_model.derivatives import synthetic_path
+from pasta_model.evaluation.columns import METRICS
+from pasta_model.report.card import ModelCard, card_blocks, write_card
+from pasta_model.report.cases import Case, Chosen, choose_cases
+from pasta_model.report.content import LIMITS, TWINS_NOTICE
+from pasta_model.report.evaluation_page import Evaluation, evaluation_page
+from pasta_model.report.html import write_page
+from pasta_model.report.page import Cell, Column, Paragraph, RowGroup, Section, Table
+from pasta_model.report.privacy import Privacy
+from pasta_model.report.provenance import Provenance
+from simulation.study.cohort import People, table_of_sites
+from simulation.study.measures import Measures
+from simulation.study.methods import Method
+from simulation.study.run import Study
+from simulation.study.training import TrainJob, history_of
+
+CASES = 12  # in the viewer; more would not be looked at
+SHOWN = 4  # methods on the surfaces, the main one first
+Key = tuple[str, str, str]
+
+
+def write_study_report(study: Study, found: People, told: Measures) -> Path:
+    """Write `report.html`, `table.tsv` and `MODEL_CARD.md` into the study's folder; return the report."""
+    main = study.settings.measure.main
+    training = study.training_jobs(found)
+    jobs = [job for job in training if job.method.name == _maker(study, main)]
+    history = history_of(jobs[0]) if jobs else []
+    card = _card(study, found, told, history)
+    chosen = choose_cases(told.scores, main)
+    page = evaluation_page(
+        Evaluation(
+            title=study.settings.name,
+            method=main,
+            scores=told.scores,
+            groups=told.groups,
+            notice=_notice(study),
+            facts=_facts(study, found),
+            regions=told.regions,
+            diagnosis=told.diagnosis.rows if told.diagnosis else (),
+            overlap=told.overlaps,
+            coverage=told.coverage,
+            spread=told.spreads,
+            history=history,
+            privacy=card.privacy,
+            cases=list(_cases(study, found, told, chosen)),
+            chosen=len(chosen),
+            people=study.settings.cohort.twins is None,
+            surfaces=dict(_surfaces(study, found, told, chosen)),
+            provenance=_provenance(study, jobs),
+            limits=[*LIMITS, *(f"{what}: not available, {why}." for what, why in told.left_out.items())],
+            card=card_blocks(card, alone=False),
+            more=list(_more(study, found, told, training)),
+            seed=study.settings.seeds[0],
+        )
+    )
+    write_page(study.folder / "report.html", page)
+    write_card(study.folder / "MODEL_CARD.md", card)
+    write_comparison(study.folder / "table.tsv", study, told)
+    return study.folder / "report.html"
+
+
+def write_comparison(path: Path, study: Study, told: Measures) -> None:
+    """Write the one table of a study: a row a method, headline means and differences with intervals."""
+    header = ["method", "family", "subjects"]
+    for metric in METRICS:
+        header += [f"{metric.name}{part}" for part in ("", "_low", "_high")]
+        header += [f"{metric.name}_minus_main{part}" for part in ("", "_low", "_high")]
+    rows = []
+    for row in (row for row in told.groups if row.kind == "all"):
+        method = study.methods()[row.method]
+        cells = [row.method, method.family, str(row.subjects)]
+        for metric in METRICS:
+            own = [c.difference for c in told.contrasts if (c.method, c.metric) == (row.method, metric.name)]
+            for estimate in (row.values[metric.name], *own):
+                cells += [_number(v) for v in (estimate.value, estimate.low, estimate.high)]
+            cells += ["n/a"] * (3 - 3 * len(own))
+        rows.append(cells)
+    write_table(path, header, rows)
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else repr(value)
+
+
+def _maker(study: Study, name: str) -> str:
+    return study.methods()[name].after or name
+
+
+def _notice(study: Study) -> str:
+    return study.settings.notice or (TWINS_NOTICE if study.settings.cohort.twins else "")
+
+
+def _facts(study: Study, found: People) -> dict[str, str]:
+    settings = study.settings.settings_of(study.methods()[study.settings.measure.main])
+    part = study.settings.partition
+    steps = settings.total_steps * settings.training.batch_size * settings.training.accumulation
+    return {
+        "people": f"{len({s.subject for s in found.sessions})}, {len(found.measured)} sessions held out",
+        "sites that train": ", ".join(found.training),
+        "sites that never train": ", ".join(found.held_out) or "none",
+        "partition": part.by + (f", alpha {part.alpha:g}" if part.by == "diagnosis" else ""),
+        "methods": str(len(study.settings.methods)),
+        "seeds": ", ".join(map(str, study.settings.seeds)),
+        "main method": study.settings.measure.main,
+        "network": f"{settings.network.size} {settings.network.shape}".strip(),
+        "rounds": f"{settings.federation.rounds} of {settings.training.local_steps} local steps",
+        "slabs a site": f"{steps} of {settings.network.slab_slices} slices",
+        "clinical values": settings.data.clinical,
+        "device": study.device,
+        **{f"time, {stage}": f"{seconds:.0f} s" for stage, seconds in study.seconds.items() if seconds > 1},
+    }
+
+
+def _more(study: Study, found: People, told: Measures, training: list[TrainJob]) -> Iterator[Section]:
+    yield Section("methods", "What was compared", [_methods_table(study, training)], "Methods")
+    columns = [Column("Site", "text"), *(Column(n) for n in ("train", "valid", "test", "CN", "MCI"))]
+    columns += [Column("Dementia"), Column("", "text")]
+    rows = [[Cell(word) for word in row] for row in table_of_sites(found)]
+    caption = "Persons in each split, then sessions of each diagnosis. A held-out site is measured only."
+    people = Table("People", columns, [RowGroup("", rows)], caption)
+    yield Section("people", "Who was where", [people], "People")
+    if len(study.settings.seeds) > 1:
+        yield Section("seeds", "From seed to seed", [_seeds_table(told)], "Seeds")
+    if told.unlike:
+        yield Section("unlike", "MRIs unlike those of the training sites", _unlike(told), "Unlike")
+
+
+def _methods_table(study: Study, training: list[TrainJob]) -> Table:
+    families: dict[str, list[Method]] = {}
+    for method in study.methods().values():
+        families.setdefault(method.family, []).append(method)
+    groups = []
+    for family, methods in families.items():
+        rows = [[Cell(m.name), Cell(m.about), Cell(_slabs(m, training))] for m in methods]
+        groups.append(RowGroup(family, rows))
+    columns = [Column("", "text"), Column("Method", "text"), Column("How", "text"), Column("Slabs seen")]
+    caption = (
+        "All that train see the same training persons; slabs are those of all sites together. 'alone': on"
+        " a held-out site each person goes to the model of one of the other sites, drawn evenly."
+    )
+    return Table("Methods", columns, groups, caption)
+
+
+def _slabs(method: Method, training: list[TrainJob]) -> str:
+    own = [job for job in training if job.method.name == method.name]
+    if not own:
+        return "0"
+    s = own[0].settings
+    if s.privacy.unit == "subject":
+        batch = s.privacy.subjects_per_step * s.privacy.slabs_per_subject
+    else:
+        batch = s.training.batch_size * s.training.accumulation
+    return f"{s.total_steps * batch * len(own[0].stores):,}"
+
+
+def _seeds_table(told: Measures) -> Table:
+    columns = [Column("Method", "text"), *(Column(metric.heading) for metric in METRICS)]
+    rows = []
+    for row in told.seeds:
+        cells = [Cell(row.method)]
+        for metric in METRICS:
+            spread = row.spread(metric.name)
+            cells.append(Cell("not available", missing=True) if spread is None else Cell(metric.text(spread)))
+        rows.append(cells)
+    caption = "Standard deviation, from seed to seed, of a method's mean over all subjects."
+    return Table("Seeds", columns, [RowGroup("", rows)], caption)
+
+
+def _unlike(told: Measures) -> list[Table | Paragraph]:
+    columns = [
+        Column("Site", "text"),
+        Column("MRIs"),
+        Column("Flagged"),
+        Column("Most common reason", "text"),
+    ]
+    rows = [[Cell(u.site), Cell(str(u.scans)), Cell(str(u.flagged)), Cell(u.reason)] for u in told.unlike]
+    words = (
+        "An MRI is flagged when its measured features lie further from those of the training sites than all"
+        " but one in 200 of their own would: the network was not made for such a scan."
+    )
+    return [Paragraph(words), Table("Flagged MRIs", columns, [RowGroup("", rows)])]
+
+
+def _by_key(study: Study, found: People, method: str, *, several: bool = False) -> dict[Key, Path]:
+    folder = study.pets_of(method, study.settings.seeds[0], several=several)
+    return {(s.site, s.subject, s.session): synthetic_path(folder, s) for s in found.measured}
+
+
+def _cases(study: Study, found: People, told: Measures, chosen: list[Chosen]) -> Iterator[Case]:
+    main = study.settings.measure.main
+    sessions = {(s.site, s.subject, s.session): s for s in found.measured}
+    spreads = _by_key(study, found, main, several=True) if told.coverage else None
+    own = _by_key(study, found, main)
+    return cases(chosen[:CASES], sessions, own, norms=told.norms, spreads=spreads)
+
+
+def _surfaces(
+    study: Study, found: People, told: Measures, chosen: list[Chosen]
+) -> Iterator[tuple[str, bytes]]:
+    if told.norms is None:
+        return
+    main = study.settings.measure.main
+    others = [name for name in study.settings.measure.diagnosis if name != main]
+    pets: Mapping[str, Mapping[Key, Path]] = {
+        name: _by_key(study, found, name) for name in (main, *others)[:SHOWN]
+    }
+    sessions = {(s.site, s.subject, s.session): s for s in found.measured}
+    yield from surfaces(chosen, sessions, pets, norms=told.norms)
+
+
+def _provenance(study: Study, jobs: list[TrainJob]) -> Provenance:
+    models = [path for job in jobs if (path := job.output / "model.safetensors").is_file()]
+    return Provenance(
+        commands=["pasta-sim study STUDY.toml --output " + study.folder.name],
+        seeds={str(number): seed for number, seed in enumerate(study.settings.seeds, start=1)},
+        versions={name: version(name) for name in PACKAGES},
+        digests={str(path.relative_to(study.folder)): file_digest(path) for path in models},
+        settings=study.settings.model_dump(mode="json", by_alias=True),
+    )
+
+
+def _card(study: Study, found: People, told: Measures, history: Sequence[Mapping[str, object]]) -> ModelCard:
+    facts = _facts(study, found)
+    main = study.settings.measure.main
+    smallest = study.settings.measure.smallest_group
+    settings = study.settings.settings_of(study.methods()[_maker(study, main)])
+    trained = {site: len({s.person for s in found.of(site, "train")}) for site in found.training}
+    kept = ("sites that never train", "network", "rounds", "slabs a site", "clinical values", "seeds")
+    return ModelCard(
+        name=f"PASTA, {main}: {study.settings.name}",
+        method=main,
+        scores=told.scores,
+        groups=told.groups,
+        summary="A pair of diffusion models that makes an FDG-PET from a T1-weighted MRI.",
+        notice=_notice(study),
+        people=study.settings.cohort.twins is None,
+        data={
+            "from": f"T1-weighted MRI without its skull, MNI152, {settings.data.spacing:g} mm",
+            "to": "FDG-PET in SUVR",
+            "people": facts["people"],
+        },
+        sites={site: (count if count >= smallest else None) for site, count in trained.items()},
+        smallest=smallest,
+        training={name: facts[name] for name in kept},
+        privacy=Privacy.of(settings.privacy, history),
+        flagged=[
+            f"{u.flagged} of {u.scans} MRIs of {u.site} are unlike those trained on" for u in told.unlike
+        ],
+        commands=["pasta-sim study STUDY.toml"],
+        seed=study.settings.seeds[0],
+    )
