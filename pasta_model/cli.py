@@ -9,6 +9,7 @@ import typer
 from pasta_model.commands.attack import app as attack
 from pasta_model.commands.diagnose import diagnose
 from pasta_model.commands.evaluate import evaluate
+from pasta_model.commands.familiarity import app as familiarity
 from pasta_model.commands.norms import app as norms
 from pasta_model.commands.plan import plan
 from pasta_model.commands.prepare import prepare
@@ -180,6 +181,7 @@ app.command()(synthesize)
 app.command()(evaluate)
 app.command()(diagnose)
 app.add_typer(attack, name="attack")
+app.add_typer(familiarity, name="familiarity")
 app.add_typer(norms, name="norms")
 
 

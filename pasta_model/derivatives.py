@@ -18,6 +18,7 @@ from pasta_model.checkpoint import PACKAGES, file_digest, load_checkpoint
 from pasta_model.data.manifest import Session
 from pasta_model.data.volume import Volume, read_volume, write_volume
 from pasta_model.errors import CheckpointError, Problems, VolumeError
+from pasta_model.familiarity.model import Familiarity, load_familiarity
 from pasta_model.files import refuse_unwritable, write_json
 from pasta_model.native import native_name, prepared_mri, write_native
 from pasta_model.prepare.session import Prepared, versions
@@ -40,6 +41,7 @@ class SynthesisJob:
     device: str | None = None
     preview: bool = False
     prepare: PrepareSettings | None = None  # of raw MRIs; None: they are prepared
+    familiarity: Path | None = None  # a reference: the sidecar then tells of MRIs unlike those of training
 
     def pet_path(self, session: Session) -> Path:
         """Where a session's synthetic PET goes."""
@@ -79,6 +81,7 @@ def synthesise_sessions(
     """
     refuse_unwritable(job.output)
     synthesiser = _loaded(job)
+    known = load_familiarity(job.familiarity) if job.familiarity else None
     provenance = _provenance(job, synthesiser)
     problems = Problems("scans that could not be synthesised")
     paths = []
@@ -87,7 +90,7 @@ def synthesise_sessions(
         try:
             about = {**provenance, **_inputs(session)}
             if not _is_done(path, about):
-                _synthesise_one(synthesiser, session, job, about, step_progress)
+                _synthesise_one(synthesiser, session, job, about, step_progress, known=known)
             paths.append(path)
         except VolumeError as error:
             problems.add(f"{session.name}: {error}")
@@ -110,6 +113,8 @@ def _synthesise_one(
     job: SynthesisJob,
     provenance: Mapping[str, object],
     step_progress: Callable[[int, int], None],
+    *,
+    known: Familiarity | None,
 ) -> None:
     start = time.monotonic()
     path = job.pet_path(session)
@@ -117,14 +122,39 @@ def _synthesise_one(
         prepared = None
         if job.prepare:
             prepared = stack.enter_context(prepared_mri(session.mri, job.prepare))
-        made = _made(
-            synthesiser, prepared.mri if prepared else read_volume(session.mri), session, job, step_progress
-        )
+        mri = prepared.mri if prepared else read_volume(session.mri)
+        verdict = _verdict(known, mri)
+        made = _made(synthesiser, mri, session, job, step_progress)
         written = _write(path, made, prepared)
-    about = {**provenance, "Outputs": written, "DurationSeconds": round(time.monotonic() - start, 3)}
+    about = {
+        **provenance,
+        **verdict,
+        "Outputs": written,
+        "DurationSeconds": round(time.monotonic() - start, 3),
+    }
     if prepared:
         about |= {"PreparationSteps": prepared.steps, "PreparationFigures": prepared.figures}
     write_json(_sidecar(path), about)  # last: marks it complete
+
+
+def flagged(pets: Sequence[Path]) -> list[Path]:
+    """Return those of synthetic PETs whose sidecar says that the MRI is unlike the training federation's."""
+    abouts = ((pet, json.loads(_sidecar(pet).read_text(encoding="utf-8"))) for pet in pets)
+    return [pet for pet, about in abouts if about.get("Familiarity", {}).get("unlike")]
+
+
+def _verdict(known: Familiarity | None, mri: Volume) -> dict[str, object]:
+    if known is None:
+        return {}
+    found = known.judge(mri)
+    return {
+        "Familiarity": {
+            "distance": round(found.distance, 4),
+            "percentile": round(found.percentile, 4),
+            "unlike": found.unlike,
+            "reasons": list(found.reasons),
+        }
+    }
 
 
 def _made(
@@ -190,6 +220,7 @@ def _provenance(job: SynthesisJob, synthesiser: Synthesiser) -> dict[str, object
         "Settings": {k: v for k, v in synthesiser.settings.flat().items() if not k.startswith("sampling.")},
         "Versions": {name: version(name) for name in PACKAGES},
         "Preparation": {**job.prepare.model_dump(), "versions": versions()} if job.prepare else None,
+        **({"FamiliarityReferenceSha256": file_digest(job.familiarity)} if job.familiarity else {}),
     }
 
 

@@ -40,6 +40,10 @@ More = Annotated[
 ]
 Preview = Annotated[bool, Option("--preview", help="The conditioner's own PET, in one pass.")]
 Published = Annotated[bool, Option("--published", help="Sample as the published code did, faults and all.")]
+Reference = Annotated[
+    Path | None,
+    Option("--familiarity", help="A familiarity.safetensors: flag MRIs unlike those of training."),
+]
 Device = Annotated[str | None, Option(help="cpu, cuda; by default as trained.")]
 
 
@@ -61,6 +65,7 @@ def synthesize(
     more: More = None,
     preview: Preview = False,
     published: Published = False,
+    familiarity: Reference = None,
     device: Device = None,
 ) -> None:
     """Synthesise the PET of every session of a manifest, or of MRIs; goes on where it was stopped."""
@@ -77,6 +82,7 @@ def synthesize(
         seed=seed,
         device=device,
         preview=preview,
+        familiarity=familiarity,
     )
 
 
@@ -108,7 +114,7 @@ def _synthesize(
     from pasta_model.console import progress_bar
     from pasta_model.data.clinical import SCHEMES, known_values
     from pasta_model.data.manifest import read_scans
-    from pasta_model.derivatives import SynthesisJob, synthesise_sessions
+    from pasta_model.derivatives import SynthesisJob, flagged, synthesise_sessions
     from pasta_model.errors import ManifestError
     from pasta_model.prepare.settings import prepare_settings
 
@@ -128,5 +134,12 @@ def _synthesize(
             SynthesisJob(model, output, sampling=sampling, prepare=prepare, **job),
             sessions,
             **{"step_progress" if one else "progress": progress},
+        )
+    if job["familiarity"]:
+        unlike = flagged(paths)
+        for path in unlike:
+            console.print(f"{path.name}: its MRI is unlike the training federation's", markup=False)
+        console.print(
+            f"{len(unlike)} of {len(paths)} MRIs are unlike the training federation's", markup=False
         )
     console.print(f"{output}: {len(paths)} synthetic PETs", markup=False)

@@ -19,8 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy import stats
 
-from pasta_model.errors import CheckpointError, FederationError
-from pasta_model.familiarity.features import FEATURES, NAMES
+from pasta_model.data.grid import template_of
+from pasta_model.data.volume import Volume
+from pasta_model.errors import CheckpointError, FederationError, VolumeError
+from pasta_model.familiarity.features import FEATURES, NAMES, features_of
 from pasta_model.familiarity.sums import FeatureSums
 from pasta_model.files import atomic_path
 
@@ -66,15 +68,18 @@ class Familiarity:
         (k,) and (k, k), the latter as sampled, before it is shrunk.
     persons
         n, who stand behind them.
+    spacing
+        Of the MRIs' voxels in mm; None where it is not known, and then not checked.
     """
 
     names: tuple[str, ...]
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
     persons: int
+    spacing: float | None = None
 
     @classmethod
-    def of(cls, sums: FeatureSums) -> "Familiarity":
+    def of(cls, sums: FeatureSums, *, spacing: float | None = None) -> "Familiarity":
         """Fit to the pooled sums of a federation's sites.
 
         Raises
@@ -92,7 +97,20 @@ class Familiarity:
                 f"found {sums.count} persons, wanted at least {wanted} ({PERSONS_PER_FEATURE} a feature):"
                 " fewer do not tell what is usual; add sites"
             )
-        return cls(NAMES, sums.mean(), sums.covariance(), sums.count)
+        return cls(NAMES, sums.mean(), sums.covariance(), sums.count, spacing)
+
+    def judge(self, mri: Volume) -> Verdict:
+        """Say how unusual an MRI is: skull-stripped, on the head grid of the federation's template.
+
+        Raises
+        ------
+        VolumeError
+            When it lies on another grid, or has no brain.
+        """
+        found = template_of(mri.data.shape, mri.affine).head.spacing
+        if self.spacing not in (None, found):
+            raise VolumeError(f"the MRI has voxels of {found} mm, the reference is of {self.spacing} mm")
+        return self.check(features_of(mri))
 
     def check(self, features: NDArray[np.float64]) -> Verdict:
         """Say how unusual the features (k,) of one MRI are."""
@@ -148,6 +166,7 @@ def save_familiarity(path: Path, familiarity: Familiarity) -> None:
     about = {
         "features": familiarity.names,
         "persons": familiarity.persons,
+        "spacing": familiarity.spacing,
         "versions": {name: version(name) for name in ("numpy", "scipy", "nilearn")},
     }
     with atomic_path(path) as temporary:
@@ -170,12 +189,13 @@ def load_familiarity(path: Path) -> Familiarity:
             mean, covariance = (file.get_tensor(name).astype(np.float64) for name in ("mean", "covariance"))
         about = json.loads(metadata["about"]) if metadata.get("format") == FORMAT else {}
         names, persons = tuple(map(str, about["features"])), int(about["persons"])
+        spacing = None if about.get("spacing") is None else float(about["spacing"])
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: no reference of familiarity ({error}); make one with 'pasta familiarity build'"
         ) from error
     _refuse_impossible(path, names, mean, covariance, persons)
-    return Familiarity(names, mean, covariance, persons)
+    return Familiarity(names, mean, covariance, persons, spacing)
 
 
 def _refuse_impossible(
