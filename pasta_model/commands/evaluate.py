@@ -43,7 +43,7 @@ def evaluate(
     from pasta_model.console import progress_bar
     from pasta_model.evaluation.comparison import evaluate, named_folders
     from pasta_model.evaluation.records import refuse_other_folder, write_evaluation
-    from pasta_model.report.table import scores_table
+    from pasta_model.report.table import published_lines, scores_table
 
     refuse_other_folder(output)
     methods, console = named_folders(folders), Console()
@@ -54,6 +54,8 @@ def evaluate(
     write_evaluation(output, result, manifest=manifest, folders=methods, settings=settings)
     shown = [row for row in result.groups if row.kind in {"site", "all", "sites"}]
     console.print(scores_table(shown, intervals=True))
+    for line in published_lines(result.groups):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for method, names in result.missing.items():
         console.print(f"{method}: {len(names)} sessions without a PET left out", markup=False)
     console.print(f"{output}: scores.tsv, groups.tsv, regions.tsv, evaluation.json", markup=False)

@@ -19,6 +19,9 @@ from pasta_model.workers import process_pool
 METHOD = "synthetic"
 """Name of a method that is given without one."""
 
+PAIRS_A_PROCESS = 8
+"""A process starts in the time in which this many pairs are compared."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -175,13 +178,15 @@ def _work(sessions: Sequence[Session], matches: Matches, mask: Path | None, prob
 def _tried(
     work: Sequence[Work], workers: int, progress: Progress
 ) -> Iterator[tuple[list[SubjectScore], list[str]]]:
-    """Compare every session, in their order."""
-    if workers < 2 or len(work) < 2:
+    """Compare every session, in their order; another process only where it has enough to do."""
+    pairs = sum(len(job.candidates) for job in work)
+    workers = min(workers, len(work), pairs // PAIRS_A_PROCESS)
+    if workers < 2:
         for done, job in enumerate(work, start=1):
             yield _try(job)
             progress(done, len(work))
         return
-    with process_pool(min(workers, len(work))) as pool:
+    with process_pool(workers) as pool:
         for done, found in enumerate(pool.map(_try, work), start=1):
             yield found
             progress(done, len(work))

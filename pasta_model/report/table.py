@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pasta_model.evaluation.columns import METRICS, Metric
-from pasta_model.evaluation.estimates import LEVEL, NOT_AVAILABLE
+from pasta_model.evaluation.columns import BY_NAME, METRICS, PAPER, Metric
+from pasta_model.evaluation.estimates import LEVEL, NOT_AVAILABLE, Estimate
 from pasta_model.evaluation.summary import GroupRow, best
 
 BEST_MARK = "*"
@@ -57,6 +57,37 @@ def table_text(
     with console.capture() as capture:
         console.print(scores_table(rows, title=title, intervals=intervals))
     return capture.get()
+
+
+def published_lines(rows: Sequence[GroupRow]) -> list[str]:
+    """Say what each method reaches over all subjects on the paper's scale, and what the paper reports.
+
+    Returns
+    -------
+    list of str
+        A line a method and one of the paper; none when there is nothing to be laid beside it.
+    """
+    lines = [
+        f"{row.method}: {', '.join(_percent(name, BY_NAME[name].estimate(row)) for name in PAPER)}"
+        for row in rows
+        if row.kind == "all" and any(BY_NAME[name].of(row) is not None for name in PAPER)
+    ]
+    if not lines:
+        return []
+    paper = ", ".join(_percent(name, Estimate(value)) for name, value in PAPER.items())
+    return [
+        "As published: axial slices, each volume scaled to [0, 1] by its own range, which drops the SUVR.",
+        *lines,
+        f"the paper, on ADNI: {paper} (other subjects, scanners and preprocessing)",
+    ]
+
+
+def _percent(name: str, found: Estimate) -> str:
+    label, _, _ = BY_NAME[name].label.partition(",")
+    in_percent = BY_NAME[name].unit != "dB"
+    factor, unit = (100.0, " %") if in_percent else (1.0, " dB")
+    value, low, high = (None if end is None else factor * end for end in (found.value, found.low, found.high))
+    return f"{label} {Estimate(value, low, high).text(2)}{'' if value is None else unit}"
 
 
 def _add_group(table: Table, name: str, rows: Sequence[GroupRow], *, intervals: bool) -> None:

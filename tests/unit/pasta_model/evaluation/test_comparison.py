@@ -15,6 +15,7 @@ from pasta_model.data.manifest import Session
 from pasta_model.data.volume import Volume, read_volume, write_volume
 from pasta_model.derivatives import synthetic_path
 from pasta_model.errors import ConfigError, VolumeError
+from pasta_model.evaluation import comparison
 from pasta_model.evaluation.comparison import EvaluationResult, evaluate, named_folders
 from pasta_model.evaluation.folders import evaluate_folder, score_session
 
@@ -74,7 +75,10 @@ def test_all_methods_and_sessions(sessions: list[Session], folders: dict[str, Pa
 
 
 @pytest.mark.slow
-def test_processes_find_the_same(sessions: list[Session], folders: dict[str, Path]) -> None:
+def test_processes_find_the_same(
+    sessions: list[Session], folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "PAIRS_A_PROCESS", 2)
     steps: list[tuple[int, int]] = []
     several = evaluate(sessions, folders, workers=2, progress=lambda done, total: steps.append((done, total)))
     assert several == evaluate(sessions, folders)

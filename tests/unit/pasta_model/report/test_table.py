@@ -7,7 +7,7 @@ from rich.console import Console
 
 from pasta_model.evaluation.estimates import Estimate
 from pasta_model.evaluation.summary import GroupRow, summarise
-from pasta_model.report.table import scores_table, table_text
+from pasta_model.report.table import published_lines, scores_table, table_text
 from tests.support.scores import a_row, a_score
 
 ROWS = [
@@ -89,3 +89,18 @@ def test_groups_of_one_name_and_two_kinds_are_two_blocks() -> None:
     lines = table_text(summarise(scores, by=("site", "sex"))).splitlines()
     assert sum(line.split()[:1] == ["unknown"] for line in lines) == 2
     assert any(line.split()[:1] == ["Group"] for line in lines)
+
+
+def test_published_scale_stands_beside_the_papers_numbers() -> None:
+    published = {"mae_published": 0.05, "psnr_published": 22.0, "ssim_published": 0.8}
+    rows = summarise([a_score("s1", **published), a_score("s1", method="other")])
+    first, mine, paper = published_lines(rows)
+    assert "drops the SUVR" in first
+    assert mine == "federated: MAE 5.00 %, PSNR 22.00 dB, SSIM 80.00 %"
+    assert paper.startswith("the paper, on ADNI: MAE 3.45 %, PSNR 24.59 dB, SSIM 86.29 % (other subjects")
+    assert published_lines(rows[-1:]) == []
+    lost = dict.fromkeys(("psnr_published", "mae_published"))
+    score = a_score("s1", **{**published, **lost}, why=dict.fromkeys(lost, "equal"))
+    assert published_lines(summarise([score]))[1].startswith(
+        "federated: MAE not available, PSNR not available, SSIM 80.00 %"
+    )
