@@ -2,10 +2,10 @@
 """Sums over a site's persons, of which the federation makes norms of PETs and what a familiar MRI is.
 
 They are asked for once, at the end of a run whose settings say so (`federation.reference`). A sum over few
-tells of each: one over fewer than `MIN_PERSONS` is no message; no site sends it, no guard and server takes it.
+tells of each: no site sends one over fewer than `MIN_PERSONS`, no guard and no server takes it.
 
 Volumes travel as float32, numbers as float64. Where persons have mean m and spread s in a voxel, the spread
-that is found is off by about 1e-7 (m^2 + s^2) / s^2 of itself, however many they are: 1e-5 at m = 1.5 and
+that is found is off by at most 2e-7 (m^2 + s^2) / s^2 of itself, however many they are: 2e-5 at m = 1.5 and
 s = 0.15 SUVR.
 """
 

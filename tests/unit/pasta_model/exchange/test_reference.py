@@ -93,7 +93,7 @@ class TestRoundTrip:
 
 @pytest.mark.parametrize("sites", [1, 4])
 def test_what_float32_costs(sites: int) -> None:
-    """The spread that is found from the sums on the wire, beside that of float64: 1e-7 (m^2 + s^2) / s^2."""
+    """The spread that is found from the sums on the wire, beside that of float64: 2e-7 (m^2 + s^2) / s^2."""
     mean, spread = 1.5, 0.15
     whole = [norm_sums(10, seed=n, mean=mean, spread=spread) for n in range(sites)]
     sent = [ReferenceReport.of(ReferenceReport("A", part).parcel()).sums for part in whole]
@@ -107,7 +107,7 @@ def test_what_float32_costs(sites: int) -> None:
 
     exact, rounded = found(whole), found(sent)
     off = np.abs(rounded / exact - 1)
-    assert (off <= 1e-7 * (mean**2 + exact**2) / exact**2).all(), "of each voxel's own spread"
+    assert (off <= 2e-7 * (mean**2 + exact**2) / exact**2).all(), "of each voxel's own spread"
     assert 0 < np.median(off) < 1e-5
 
 
