@@ -105,5 +105,5 @@ def load_rival(path: Path) -> RivalModel:
         return RivalModel(RIVALS[about["rival"]], state, settings, standardisation, width, step)
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(
-            f"{path}: not the model of a rival, or damaged ({error}); train it again"
+            f"{path}: not a rival's model ({error}); check the path, or train it again"
         ) from error
