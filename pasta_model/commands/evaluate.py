@@ -37,7 +37,11 @@ def evaluate(
     workers: Workers = None,
     seed: Seed = 0,
 ) -> None:
-    """Compare synthetic with real PETs: errors, similarity, MetaROI, roughness, by group, with intervals."""
+    """Compare synthetic with real PETs: errors, similarity, MetaROI, roughness, by group, with intervals.
+
+    A FOLDER holds one method's PETs in SUVR on the grid of the real ones: written by 'pasta synthesize', or
+    one NIfTI a session of any other method, with subject and session in its name.
+    """
     from rich.console import Console
 
     from pasta_model.console import progress_bar

@@ -108,7 +108,7 @@ def _cell(metric: Metric, row: GroupRow, *, winner: str | None, intervals: bool)
     words = shown if found.value is not None else SHORT
     cell = Text(words + (BEST_MARK if won else " "), style="bold" if won else "")
     if intervals and found.low is not None and found.high is not None:
-        cell.append(f"\n{metric.text(found.low)} to {metric.text(found.high)} ", style="not bold")
+        cell.append(f"\n{metric.text(found.low)} to \n{metric.text(found.high)} ", style="not bold")
     return cell
 
 

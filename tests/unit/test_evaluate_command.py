@@ -76,7 +76,7 @@ def test_several_methods_at_once(words: list[object], out: Path, tmp_path: Path,
 def test_prints_the_headline_with_intervals(words: list[object], pasta: Pasta) -> None:
     said = pasta(*words).out
     assert re.search(r"all sites\s+3\s+our own\s+0\.1000\*", said)
-    assert re.search(r"0\.1000 to 0\.1000", said)
+    assert re.search(r"0\.1000 to .*\n\s+0\.1000 ", said)
     assert "95% interval" in said
 
 

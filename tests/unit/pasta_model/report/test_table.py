@@ -71,7 +71,10 @@ def test_intervals_stand_below_the_means() -> None:
     rows = summarise(scores)
     found = rows[0].values["mae"]
     text = table_text(rows, intervals=True)
-    assert f"{found.low:.4f} to {found.high:.4f}" in text
+    lines = [line.split() for line in text.splitlines()]
+    below = next(n for n, words in enumerate(lines) if words[:1] == ["A"]) + 1
+    assert lines[below][:2] == [f"{found.low:.4f}", "to"]
+    assert lines[below + 1][0] == f"{found.high:.4f}"
     assert "95% interval" in text
     assert max(map(len, text.splitlines())) <= 100
     assert " to " not in table_text(rows)
