@@ -176,7 +176,7 @@ def _diagnosis(found: Evaluation) -> list[Block]:
 
 
 def _abnormality(found: Evaluation) -> list[Block]:
-    blocks: list[Block] = [findings.overlap_table(found.overlap)] if found.overlap else []
+    blocks: list[Block] = [*findings.overlap_tables(found.overlap)] if found.overlap else []
     alt = "Z maps of real and synthetic PETs projected to the surface of the brain in eight views: "
     pictures = [Picture(png, alt + caption, caption) for caption, png in found.surfaces.items()]
     return blocks + pictures

@@ -38,40 +38,46 @@ def diagnosis_table(rows: Sequence[DiagnosisRow]) -> Table:
     return Table("Diagnosis from each input", columns, groups, caption)
 
 
-def overlap_table(rows: Sequence[OverlapRow]) -> Table:
-    """Return how hypometabolism of synthetic and real PETs overlaps, a group of rows a diagnosis."""
+def overlap_tables(rows: Sequence[OverlapRow]) -> list[Table]:
+    """Return how hypometabolism of synthetic and real PETs overlaps: as shares, and in millilitres."""
+    names = [Column("Diagnosis", "text"), Column("Method", "text"), Column("z below"), Column("Subjects")]
 
-    def line(row: OverlapRow) -> list[Cell]:
-        shares = (
-            row.dice,
-            row.sensitivity,
-            row.precision,
-            row.cluster_sensitivity,
-            row.cluster_specificity,
-        )
-        sizes = (row.real_ml, row.synthetic_ml, row.invented_ml)
-        names = [Cell(row.method), Cell(number(row.threshold, "g")), Cell(str(row.subjects))]
-        values = [*(estimate_cell(value, 2) for value in shares), *(estimate_cell(v, 1) for v in sizes)]
-        return [*names, *values]
+    def who(row: OverlapRow) -> list[Cell]:
+        return [Cell(row.method), Cell(number(row.threshold, "g")), Cell(str(row.subjects))]
 
-    columns = [
-        Column("Diagnosis", "text"),
-        Column("Method", "text"),
-        Column("z below"),
-        Column("Subjects"),
-        *(Column(name, direction="higher") for name in ("Dice", "Sensitivity", "Precision")),
-        *(Column(f"Cluster {name}", direction="higher") for name in ("sensitivity", "specificity")),
+    def shares(row: OverlapRow) -> list[Cell]:
+        voxels = (row.dice, row.sensitivity, row.precision)
+        clusters = (row.cluster_sensitivity, row.cluster_specificity)
+        return [*who(row), *(estimate_cell(value, 2) for value in (*voxels, *clusters))]
+
+    def sizes(row: OverlapRow) -> list[Cell]:
+        volumes = (row.real_ml, row.synthetic_ml, row.invented_ml)
+        return [*who(row), *(estimate_cell(value, 1) for value in volumes)]
+
+    heads = ("Dice", "Sensitivity", "Precision", "Cluster sensitivity", "Cluster specificity")
+    by_share = [*names, *(Column(head, direction="higher") for head in heads)]
+    by_size = [
+        *names,
         Column("Real (ml)"),
         Column("Synthetic (ml)"),
-        Column("Invented (ml)", direction="lower"),
+        Column("Invented (ml)", "number", "lower"),
     ]
-    caption = (
-        "Voxels below the threshold against norms of cognitively normal subjects of the same age. Invented:"
-        " hypometabolism of the synthetic PET that the real one does not have; in healthy subjects all of it"
-        f" is. {INTERVALS}"
-    )
-    groups = grouped(rows, lambda row: row.diagnosis, line)
-    return Table("Is hypometabolism kept, smoothed away or invented?", columns, groups, caption)
+    below = "Voxels below the threshold against norms of healthy subjects of the same age."
+    invented = "Invented: in the synthetic PET and not in the real one; in a healthy subject all of it is."
+    return [
+        Table(
+            "Hypometabolism of the synthetic PET where the real one has it",
+            by_share,
+            grouped(rows, lambda row: row.diagnosis, shares),
+            f"{below} {INTERVALS}",
+        ),
+        Table(
+            "Kept, smoothed away, or invented?",
+            by_size,
+            grouped(rows, lambda row: row.diagnosis, sizes),
+            f"{below} {invented} {INTERVALS}",
+        ),
+    ]
 
 
 def coverage_table(rows: Sequence["CoverageRow"]) -> Table:

@@ -167,8 +167,8 @@ class ShownLayer:
         Of the volume in a case.
     colours
         "#rrggbb" at equal steps from the lower limit to the upper one.
-    opacities
-        In [0, 1], beside the colours: where the MRI shines through.
+    opaque
+        Beside the colours: where one is not drawn, the base is seen.
     limits
         Values of the first and the last colour; None takes the limits of the case (an MRI has no unit).
     """
@@ -178,7 +178,7 @@ class ShownLayer:
     unit: str
     digits: int
     colours: Sequence[str]
-    opacities: Sequence[float]
+    opaque: Sequence[bool]
     limits: tuple[float, float] | None
     help: str = ""
 

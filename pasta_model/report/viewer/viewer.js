@@ -43,26 +43,28 @@
       show3Dcrosshair: true,
       sliceType: MULTIPLANAR,
     });
+    viewer.setRenderAzimuthElevation(120, 15);
     viewer.resetBriCon = () => {}; // nor a double click
     const drawScene = viewer.drawScene.bind(viewer);
     viewer.drawScene = () => canvas.width > 100 && drawScene(); // nothing fits into less
     viewer.onLocationChange = ({ mm }) => tell(mm);
     for (const layer of layers.slice(1)) viewer.addColormap(layer.key, colourMap(layer));
     await viewer.attachToCanvas(canvas);
+    await viewer.setVolumeRenderIllumination(0.6);
     arrange();
     await choose(0);
     find("viewer-why").hidden = true;
     root.dataset.ready = "yes";
   }
 
-  function colourMap({ colours, opacities }) {
+  function colourMap({ colours, opaque }) {
     const channel = (from) => colours.map((colour) => parseInt(colour.slice(from, from + 2), 16));
     const last = colours.length - 1;
     return {
       R: channel(1),
       G: channel(3),
       B: channel(5),
-      A: opacities.map((opacity) => Math.round(255 * opacity)),
+      A: opaque.map((drawn) => (drawn ? 255 : 0)),
       I: colours.map((_, index) => Math.round((255 * index) / last)),
     };
   }
@@ -121,6 +123,8 @@
     viewer.volumes = [...new Set([state.images.get(base.key), image])];
     viewer.back = viewer.volumes[0];
     viewer.overlays = viewer.volumes.slice(1);
+    const { opaque } = layers.find(({ key }) => key === state.layer);
+    viewer.opts.renderOverlayBlend = opaque[opaque.length >> 1] ? 0 : 1; // in 3D it would hide the head
     viewer.updateGLVolume();
     describe();
   }
@@ -164,7 +168,8 @@
     const words = layer.unit ? `${layer.label} (${layer.unit})` : `${layer.label}, in units of its own`;
     const ticks = [low, (low + high) / 2, high].map((value) => text(value, layer.limits ? 1 : 0, low < 0));
     find("viewer-scale-name").textContent = words;
-    find("viewer-ramp").style.background = `linear-gradient(to right, ${layer.colours.join(", ")})`;
+    const shades = layer.colours.map((colour, i) => (layer.opaque[i] ? colour : "#59626c"));
+    find("viewer-ramp").style.background = `linear-gradient(to right, ${shades.join(", ")})`;
     find("viewer-ticks").replaceChildren(...ticks.map((tick) => element("span", tick)));
     find("viewer-scale").setAttribute("aria-label", `Colour bar: ${words}, ${ticks[0]} to ${ticks[2]}`);
   }
@@ -179,7 +184,7 @@
       const signed = layer.limits !== null && layer.limits[0] < 0;
       if (!state.images.has(layer.key)) box.textContent = "not in this case";
       else if (!inside) box.textContent = layer === base ? "outside the brain" : "–";
-      else box.textContent = `${text(value, layer.digits, signed)} ${layer.unit === "z" ? "" : layer.unit}`.trim();
+      else box.textContent = `${text(value, layer.digits, signed)} ${layer.unit}`.trim();
     }
   }
 
