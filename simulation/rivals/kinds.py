@@ -96,7 +96,7 @@ def _adversarial_turns(translator: Translator, settings: Settings) -> list[Turn]
 
     def verdict(mri: Tensor, pet: Tensor, *, real: bool, for_critic: bool) -> Tensor:
         with translator.autocast():
-            logits = judge(torch.cat([mri, pet], dim=1))[-1].float()
+            logits: Tensor = judge(torch.cat([mri, pet], dim=1))[-1].float()
         if not logits.isfinite().all():  # torch's cross entropy would end in an error of its own
             return logits.mean()
         loss: Tensor = adversarial(logits, target_is_real=real, for_discriminator=for_critic)

@@ -16,6 +16,7 @@ from pasta_model.diffusion.fusion import fuse, fusion_weights, slab_starts
 from pasta_model.errors import CheckpointError, ConfigError, VolumeError
 from pasta_model.seeding import torch_generator
 from pasta_model.synthesis import Synthesiser
+from simulation.rivals.kinds import RIVALS
 from simulation.rivals.models import load_rival, save_rival
 from simulation.rivals.synthesis import RivalSynthesiser
 
@@ -140,3 +141,20 @@ def test_weights_of_another_size_are_one_message(shaken) -> None:
     save_rival(file, replace(model, width=model.width + 2))
     with pytest.raises(CheckpointError, match="its weights do not fit U-Net"):
         RivalSynthesiser(file)
+
+
+@pytest.mark.parametrize("name", list(RIVALS))
+def test_half_precision_trains_and_synthesises_nearly_the_same(name, shaken, mri) -> None:
+    scan = read_volume(mri)
+    half = shaken(name, training__dtype="bfloat16", training__channels_last=False)
+    model = load_rival(half)
+    exact = replace(
+        model,
+        settings=model.settings.model_copy(
+            update={"training": model.settings.training.model_copy(update={"dtype": "float32"})}
+        ),
+    )
+    pets = [RivalSynthesiser(half).synthesise(scan, KNOWN).data]
+    save_rival(half, exact)
+    pets.append(RivalSynthesiser(half).synthesise(scan, KNOWN).data)
+    assert 0 < np.abs(pets[0] - pets[1]).mean() < 0.02
