@@ -73,7 +73,7 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(
         "bright",
-        "brightest voxels",
+        "glare of the brightest voxels",
         "clipped intensities",
         "bright spots",
         0.1,
@@ -127,8 +127,15 @@ FEATURES: tuple[Feature, ...] = (
             (("x", "from left to right"), ("y", "from back to front"), ("z", "from foot to head"))
         )
     ),
-    Feature("flat_end", "size of its last slice", "unusual", "head cut off", 0.02, measures.flat_end),
-    Feature("shortfall", "where it ends", "large head", "head cut off or moved", 0.2, measures.shortfall),
+    Feature("flat_end", "size of its last slice", "unusual", "cut off", 0.02, measures.flat_end),
+    Feature(
+        "shortfall",
+        "distance of its end from the template's",
+        "large head",
+        "cut off or moved",
+        0.2,
+        measures.shortfall,
+    ),
     Feature("ripple", "ripple", "unusual", "ghosts or motion", 0.2, measures.ripple),
 )
 NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)

@@ -30,7 +30,7 @@ FORMAT = "pasta-familiarity-1"
 UNLIKE = 99.5  # percentile beyond which a scan is flagged: one in 200 of the federation's own, by design
 PERSONS_PER_FEATURE = 3  # at least; with fewer the covariance is mostly chance
 SHRINKAGE = 0.05  # of the covariance toward its diagonal
-STANDS_OUT = 3.0  # standard deviations, of a feature that is named
+STANDS_OUT, CLEAR = 3.0, 4.0  # standard deviations, of a feature that is named, and of one that is enough
 MOST_REASONS = 4
 
 
@@ -145,9 +145,9 @@ class Familiarity:
 def _reasons(
     names: Sequence[str], away: NDArray[np.float64], precision: NDArray[np.float64]
 ) -> tuple[str, ...]:
-    """Name what stands out by itself; where nothing does, what stands out given all the rest."""
+    """Name what stands out by itself; where nothing clearly does, what stands out given all the rest."""
     far = [i for i in np.argsort(-np.abs(away)) if abs(away[i]) >= STANDS_OUT][:MOST_REASONS]
-    if far:
+    if np.abs(away).max() >= CLEAR:
         return tuple(_sentence(names[i], float(away[i])) for i in far)
     given_others = (precision @ away) / np.sqrt(np.diag(precision))
     worst = np.argsort(-np.abs(given_others))[:2]
