@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of a diagnosis run: all predictions, all rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pasta_model.data.tables import write_table
+from pasta_model.data.tables import read_table, write_table
 from pasta_model.diagnosis.results import DiagnosisRow, Prediction
 from pasta_model.diagnosis.tasks import TASKS
+from pasta_model.errors import ManifestError, Problems
 from pasta_model.evaluation.estimates import NOT_AVAILABLE, Estimate
 
 _WHAT = ("task", "reader", "trained_on", "applied_to")
 _WHO = ("fold", "person", "session", "site", "diagnosis")
 MEASURES = ("balanced_accuracy", "f1", "auc")
+_ENDS = ("", "_low", "_high")
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
@@ -37,6 +39,42 @@ def write_rows(path: Path, rows: Sequence[DiagnosisRow]) -> None:
         why = "; ".join(dict.fromkeys(each.why for each in found if each.why))
         lines.append([*(getattr(row, name) for name in _WHAT), str(row.subjects), *numbers, why])
     write_table(path, [*header, "why"], lines)
+
+
+def read_rows(path: Path) -> list[DiagnosisRow]:
+    """Read what `write_rows` wrote.
+
+    Raises
+    ------
+    ManifestError
+        When the file is missing or another table; all bad rows at once.
+    """
+    if not path.is_file():
+        raise ManifestError(f"{path}: no such file; run 'pasta diagnose' first")
+    problems = Problems(f"{path}: no table of a diagnosis run")
+    header, lines = read_table(path, problems)
+    wanted = {*_WHAT, "subjects", "why", *(name + end for name in MEASURES for end in _ENDS)}
+    if set(header) != wanted:
+        problems.add(f"found columns {header}, wanted {sorted(wanted)}")
+        problems.raise_if_any(ManifestError)
+    rows = []
+    for number, line in lines.items():
+        try:
+            measures = {name: _estimate(line, name) for name in MEASURES}
+            rows.append(
+                DiagnosisRow(*(line[name] for name in _WHAT), subjects=int(line["subjects"]), **measures)
+            )
+        except ValueError as error:
+            problems.add(f"line {number}: {error}")
+    problems.raise_if_any(ManifestError)
+    return rows
+
+
+def _estimate(line: Mapping[str, str], name: str) -> Estimate:
+    value, low, high = (
+        None if line[name + end] == NOT_AVAILABLE else float(line[name + end]) for end in _ENDS
+    )
+    return Estimate(value, low, high, line["why"] if value is None or low is None else "")
 
 
 def _cell(value: float | None) -> str:

@@ -22,7 +22,7 @@ from pasta_model.diagnosis.inputs import Input, applied_inputs, input_of
 from pasta_model.diagnosis.jobs import Job, digest_of, file_name, kept, run_job, scan_digests
 from pasta_model.diagnosis.results import DiagnosisResult, DiagnosisRow, Prediction
 from pasta_model.diagnosis.scans import Reading, gather
-from pasta_model.diagnosis.scores import Scoring, by_kind, score, unavailable_row
+from pasta_model.diagnosis.scores import by_kind, row_of, unavailable_row
 from pasta_model.diagnosis.settings import DiagnosisSettings
 from pasta_model.diagnosis.tasks import TASKS
 from pasta_model.errors import Problems, VolumeError
@@ -62,7 +62,7 @@ def diagnose(
     workers
         Processes, of one thread each; 1 computes in this one.
     progress
-        Called with steps done and steps in all: a kind of scan read, a fold predicted, a row scored.
+        Called with steps done and steps in all: a kind of scan read, a fold predicted.
 
     Raises
     ------
@@ -81,10 +81,9 @@ def diagnose(
         refuse_unwritable(output)
     jobs, unavailable = _plan(tuple(cases), given, settings=settings, seed=seed, output=output)
     with _several(workers) as each:
-        steps = _Steps(progress, len(jobs) + len(_kinds(jobs)))
-        predictions = _predict(jobs, output, each, steps)
-        scorings = [Scoring(tuple(p), seed, settings.resamples) for p in by_kind(predictions).values()]
-        rows = [*unavailable, *steps.count(each(score, scorings))]
+        predictions = _predict(jobs, output, each, _Steps(progress, len(jobs)))
+    scored = [row_of(own, seed=seed, resamples=settings.resamples) for own in by_kind(predictions).values()]
+    rows = [*unavailable, *scored]
     result = DiagnosisResult(tuple(_in_order(rows, settings, given)), tuple(predictions))
     if output:
         write_predictions(output / "predictions.tsv", result.predictions)
@@ -174,12 +173,6 @@ def _gathered(jobs: Sequence[Job], folder: Path, each: Each, steps: "_Steps") ->
     spacing = next(iter(spacings.values()))
     files = {reading.kind: reading.target for reading in readings}
     return [replace(job, gathered=files, spacing=spacing) for job in jobs]
-
-
-def _kinds(jobs: Sequence[Job]) -> set[tuple[str, str, str, str]]:
-    return {
-        (job.task, job.reader, job.trained_on.name, other.name) for job in jobs for other in job.applied_to
-    }
 
 
 def _in_order(

@@ -36,7 +36,7 @@ def make_case(tmp_path: Path, brain: np.ndarray, metaroi: np.ndarray) -> Callabl
         folder = tmp_path / "scans" / person / session
         noise = rng.normal(0, 0.02, HEAD.shape)
         shown = {"mri": 100 * (1 + noise), "real PET": 1.2 - LOSS[diagnosis] * metaroi + noise}
-        shown |= {name: 1.2 - 0.5 * LOSS[diagnosis] * metaroi + noise for name in methods}
+        shown |= dict.fromkeys(methods, 1.2 - 0.5 * LOSS[diagnosis] * metaroi + noise)
         paths = {}
         for kind, data in shown.items():
             paths[kind] = folder / f"{kind}.nii"
