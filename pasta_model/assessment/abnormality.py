@@ -18,8 +18,8 @@ from pasta_model.data.volume import Volume, read_volume
 from pasta_model.errors import Problems, VolumeError
 from pasta_model.metrics.similarity import brain_mask
 from pasta_model.norms.anatomy import grey_matter
-from pasta_model.norms.model import Norms
 from pasta_model.norms.hypometabolism import SubjectOverlap, overlap_of
+from pasta_model.norms.model import Norms
 from pasta_model.workers import process_pool
 
 REAL = "real PET"

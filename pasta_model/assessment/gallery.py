@@ -14,15 +14,17 @@ from pasta_model.report.cases import Case, Chosen
 from pasta_model.report.surfaces import surface_picture
 
 SURFACES = 3  # pictures of surfaces: one a diagnosis
+Key = tuple[str, str, str]
+"""Site, subject and session: `SubjectScore.key`."""
 
 
 def cases(
     chosen: Sequence[Chosen],
-    sessions: Mapping[tuple[str, str, str], Session],
-    pets: Mapping[tuple[str, str, str], Path],
+    sessions: Mapping[Key, Session],
+    pets: Mapping[Key, Path],
     *,
     norms: Norms | None = None,
-    spreads: Mapping[tuple[str, str, str], Path] | None = None,
+    spreads: Mapping[Key, Path] | None = None,
 ) -> Iterator[Case]:
     """Yield the chosen sessions with MRI, real and synthetic PET, z maps and uncertainty where there are.
 
@@ -52,8 +54,8 @@ def cases(
 
 def surfaces(
     chosen: Sequence[Chosen],
-    sessions: Mapping[tuple[str, str, str], Session],
-    pets: Mapping[str, Mapping[tuple[str, str, str], Path]],
+    sessions: Mapping[Key, Session],
+    pets: Mapping[str, Mapping[Key, Path]],
     *,
     norms: Norms,
 ) -> Iterator[tuple[str, bytes]]:

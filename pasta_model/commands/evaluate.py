@@ -23,6 +23,13 @@ Mask = Annotated[
 Partial = Annotated[bool, Option("--partial", help="Leave out sessions without a synthetic PET.")]
 Smallest = Annotated[int, Option(min=0, help="Show no group of fewer subjects than this.")]
 Workers = Annotated[int | None, Option(min=1, help="Processes; default: one a core.")]
+NormsFile = Annotated[
+    Path | None, Option(help="norms.safetensors of a run, or of 'pasta norms build': adds abnormality maps.")
+]
+Diagnosis = Annotated[
+    Path | None, Option(help="Folder that 'pasta diagnose' wrote: its table goes into the report.")
+]
+Method = Annotated[str | None, Option(help="The method that is shown and compared; default: the first.")]
 Seed = Annotated[int, Option(min=0, help="Of the intervals: the same seed gives the same result.")]
 
 
@@ -34,32 +41,41 @@ def evaluate(
     mask: Mask = None,
     partial: Partial = False,
     smallest: Smallest = 0,
+    norms: NormsFile = None,
+    diagnosis: Diagnosis = None,
+    method: Method = None,
     workers: Workers = None,
     seed: Seed = 0,
 ) -> None:
-    """Compare synthetic with real PETs: errors, similarity, MetaROI, roughness, by group, with intervals.
+    """Compare synthetic with real PETs: tables by group with intervals, and a report with a viewer.
 
     A FOLDER holds one method's PETs in SUVR on the grid of the real ones: written by 'pasta synthesize', or
     one NIfTI a session of any other method, with subject and session in its name.
     """
     from rich.console import Console
 
+    from pasta_model.assessment.run import Extras, assess
     from pasta_model.console import progress_bar
     from pasta_model.evaluation.comparison import evaluate, named_folders
-    from pasta_model.evaluation.records import refuse_other_folder, write_evaluation
-    from pasta_model.report.table import published_lines, scores_table
+    from pasta_model.evaluation.records import refuse_other_folder
+    from pasta_model.report.table import scores_table
 
     refuse_other_folder(output)
     methods, console = named_folders(folders), Console()
+    extras = Extras.read(methods, method=method, norms=norms, diagnosis=diagnosis)
     settings: dict[str, Any] = {"mask": mask, "partial": partial, "smallest": smallest, "seed": seed}
+    count = workers or os.cpu_count() or 1
     with progress_bar(console, "evaluation") as progress:
-        count = workers or os.cpu_count() or 1
         result = evaluate(manifest, methods, workers=count, progress=progress, **settings)
-    write_evaluation(output, result, manifest=manifest, folders=methods, settings=settings)
+    with progress_bar(console, "report") as progress:
+        assess(
+            output, result, extras, manifest=manifest, folders=methods, settings=settings, workers=count,
+            progress=progress,
+        )  # fmt: skip
     shown = [row for row in result.groups if row.kind in {"site", "all", "sites"}]
     console.print(scores_table(shown, intervals=True))
-    for line in published_lines(result.groups):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for method, names in result.missing.items():
-        console.print(f"{method}: {len(names)} sessions without a PET left out", markup=False)
-    console.print(f"{output}: scores.tsv, groups.tsv, regions.tsv, evaluation.json", markup=False)
+    for name, left in result.missing.items():
+        console.print(f"{name}: {len(left)} sessions without a PET left out", markup=False)
+    console.print(
+        f"{output}: report.html, scores.tsv, groups.tsv, regions.tsv, evaluation.json", markup=False
+    )

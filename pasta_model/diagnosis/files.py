@@ -60,14 +60,17 @@ def read_rows(path: Path) -> list[DiagnosisRow]:
     rows = []
     for number, line in lines.items():
         try:
-            measures = {name: _estimate(line, name) for name in MEASURES}
-            rows.append(
-                DiagnosisRow(*(line[name] for name in _WHAT), subjects=int(line["subjects"]), **measures)
-            )
+            rows.append(_row(line))
         except ValueError as error:
             problems.add(f"line {number}: {error}")
     problems.raise_if_any(ManifestError)
     return rows
+
+
+def _row(line: Mapping[str, str]) -> DiagnosisRow:
+    accuracy, f1, auc = (_estimate(line, name) for name in MEASURES)
+    task, reader, trained_on, applied_to = (line[name] for name in _WHAT)
+    return DiagnosisRow(task, reader, trained_on, applied_to, int(line["subjects"]), accuracy, f1, auc)
 
 
 def _estimate(line: Mapping[str, str], name: str) -> Estimate:

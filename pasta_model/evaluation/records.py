@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An evaluation on disk: one folder of tables with its provenance, whole or not at all."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pasta_model.evaluation.tables import write_groups, write_regions, write_sco
 from pasta_model.files import atomic_directory, refuse_unwritable, write_json
 
 SCORES, GROUPS, REGIONS, ABOUT = "scores.tsv", "groups.tsv", "regions.tsv", "evaluation.json"
-FILES = (SCORES, GROUPS, REGIONS, ABOUT, "report.html")
+FILES = (SCORES, GROUPS, REGIONS, ABOUT, "overlaps.tsv", "report.html")
 """All that an evaluation's folder may hold; a new evaluation replaces it."""
 
 
@@ -45,9 +45,17 @@ def write_evaluation(
     manifest: Path,
     folders: Mapping[str, Path],
     settings: Mapping[str, Any],
+    more: Callable[[Path], None] = lambda folder: None,
 ) -> None:
     """Write `scores.tsv`, `groups.tsv`, `regions.tsv` and `evaluation.json` into a folder.
 
+    Parameters
+    ----------
+    more
+        Writes what else belongs there (`FILES`) into the folder that it is given.
+
+    Notes
+    -----
     `scores.tsv` and `evaluation.json` name persons and their files, and stay where the PETs are; the other
     two hold groups.
     """
@@ -56,6 +64,7 @@ def write_evaluation(
         write_groups(work / GROUPS, result.groups)
         write_regions(work / REGIONS, result.regions)
         write_json(work / ABOUT, _provenance(result, manifest, folders, settings))
+        more(work)
 
 
 def _provenance(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Structural similarity under a Gaussian window, in two or three dimensions.
 
-The window is a product of lines, so that it is applied line by line: 17 times faster than MONAI's full
+The window is a product of lines, so that it is applied line by line: much faster than MONAI's full
 kernel in 3D, and equal to it (and to scikit-image's) but for rounding.
 """
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from pasta_model.assessment.gallery import cases, surfaces
+from pasta_model.assessment.gallery import Key, cases, surfaces
 from pasta_model.checkpoint import PACKAGES, file_digest
 from pasta_model.data.tables import write_table
 from pasta_model.derivatives import synthetic_path
@@ -26,7 +26,6 @@ from simulation.study.training import TrainJob, history_of
 
 CASES = 12  # in the viewer; more would not be looked at
 SHOWN = 4  # methods on the surfaces, the main one first
-Key = tuple[str, str, str]
 
 
 def write_study_report(study: Study, found: People, told: Measures) -> Path:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A study as a user runs it: killed again and again, it ends as an undisturbed one; what it writes is whole."""
+"""A study as a user runs it: killed again and again, it ends as an undisturbed one."""
 
 import hashlib
 import os

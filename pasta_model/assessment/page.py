@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of `pasta evaluate`: any methods' PETs beside the real ones, as one page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from pasta_model.assessment.gallery import Key, cases, surfaces
+from pasta_model.checkpoint import PACKAGES
+from pasta_model.data.manifest import Session
+from pasta_model.diagnosis.results import DiagnosisRow
+from pasta_model.evaluation.comparison import EvaluationResult
+from pasta_model.norms.model import Norms
+from pasta_model.norms.overlap import OverlapRow
+from pasta_model.report.cases import choose_cases
+from pasta_model.report.content import LIMITS, TWINS_NOTICE
+from pasta_model.report.evaluation_page import Evaluation, evaluation_page
+from pasta_model.report.page import Page
+from pasta_model.report.provenance import Provenance
+
+CASES = 12  # in the viewer
+SHOWN = 4  # methods on the surfaces
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """An evaluation, and what else was found of the same PETs.
+
+    Attributes
+    ----------
+    method
+        The one that is compared with the others, and shown.
+    people
+        Whether the subjects are people, not twins: then the page says how to keep it.
+    """
+
+    result: EvaluationResult
+    sessions: Sequence[Session]
+    method: str
+    norms: Norms | None = None
+    overlap: Sequence[OverlapRow] = ()
+    diagnosis: Sequence[DiagnosisRow] = ()
+    left_out: Sequence[str] = ()
+    people: bool = True
+
+
+def assessment_page(
+    found: Assessed, *, command: str, seed: int, digests: Mapping[str, str], settings: Mapping[str, object]
+) -> Page:
+    """Return the page of an evaluation."""
+    scores = found.result.scores
+    chosen = choose_cases(scores, found.method)
+    sessions = {(s.site, s.subject, s.session): s for s in found.sessions}
+    pets = pets_by_method(found.result, found.sessions)
+    others = [name for name in pets if name != found.method]
+    look = {name: pets[name] for name in (found.method, *others)[:SHOWN]}
+    shown = [c for c in chosen if all(c.score.key in own for own in look.values())]
+    drawn = dict(surfaces(shown, sessions, look, norms=found.norms)) if found.norms else {}
+    people = {s.person for s in scores}
+    facts = {
+        "people": str(len(people)),
+        "sessions": str(len({s.key for s in scores})),
+        "sites": ", ".join(sorted({s.site for s in scores})),
+        "methods": ", ".join(pets),
+        "norms": found.norms.title if found.norms else "none given",
+    }
+    return evaluation_page(
+        Evaluation(
+            title="Synthetic PETs beside real ones",
+            method=found.method,
+            scores=scores,
+            groups=found.result.groups,
+            notice="" if found.people else TWINS_NOTICE,
+            facts=facts,
+            regions=found.result.regions,
+            diagnosis=found.diagnosis,
+            overlap=found.overlap,
+            cases=list(cases(chosen[:CASES], sessions, pets[found.method], norms=found.norms)),
+            chosen=len(chosen),
+            people=found.people,
+            surfaces=drawn,
+            provenance=Provenance(
+                commands=[command],
+                seeds={"intervals": seed},
+                versions={name: version(name) for name in PACKAGES},
+                digests=digests,
+                settings=settings,
+            ),
+            limits=[*LIMITS, *found.left_out],
+            seed=seed,
+        )
+    )
+
+
+def pets_by_method(result: EvaluationResult, sessions: Sequence[Session]) -> dict[str, dict[Key, Path]]:
+    """Return the synthetic PETs that were read, by method and `SubjectScore.key`."""
+    keys = {s.name: (s.site, s.subject, s.session) for s in sessions}
+    found: dict[str, dict[Key, Path]] = {}
+    for method, name, path in result.files:
+        found.setdefault(method, {})[keys[name]] = path
+    return found

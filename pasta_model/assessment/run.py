@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the scores of an evaluation to its folder: z maps where there are norms, the report, all tables."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pasta_model.assessment.abnormality import Abnormality, abnormality, write_overlaps
+from pasta_model.assessment.page import Assessed, assessment_page, pets_by_method
+from pasta_model.checkpoint import file_digest
+from pasta_model.data.manifest import Session, read_manifest
+from pasta_model.diagnosis.files import read_rows
+from pasta_model.diagnosis.results import DiagnosisRow
+from pasta_model.errors import ConfigError
+from pasta_model.evaluation.comparison import EvaluationResult
+from pasta_model.evaluation.records import write_evaluation
+from pasta_model.norms.model import Norms
+from pasta_model.norms.overlap import summarise_overlaps
+from pasta_model.report.html import write_page
+
+TABLE = "diagnosis.tsv"  # of `pasta diagnose`
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a report shows besides scores, read before any work is done.
+
+    Attributes
+    ----------
+    method
+        The one that is shown and compared.
+    norms
+        A file of `norms.model.Norms`.
+    """
+
+    method: str
+    norms: Path | None
+    diagnosis: Sequence[DiagnosisRow]
+
+    @classmethod
+    def read(
+        cls, methods: Mapping[str, Path], *, method: str | None, norms: Path | None, diagnosis: Path | None
+    ) -> "Extras":
+        """Read and check them.
+
+        Raises
+        ------
+        ConfigError
+            When there is no such method.
+        CheckpointError, ManifestError
+            When the norms, or the table of a diagnosis run, cannot be read.
+        """
+        if method is not None and method not in methods:
+            raise ConfigError(f"--method {method!r}; wanted one of {', '.join(methods)}")
+        if norms:
+            Norms.load(norms)
+        rows = read_rows(diagnosis / TABLE) if diagnosis else []
+        return cls(method or next(iter(methods)), norms, rows)
+
+
+def assess(
+    output: Path,
+    result: EvaluationResult,
+    extras: Extras,
+    *,
+    manifest: Path,
+    folders: Mapping[str, Path],
+    settings: Mapping[str, Any],
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write an evaluation's folder with its report, whole or not at all.
+
+    Raises
+    ------
+    VolumeError
+        With a line for every PET that cannot be compared with the norms.
+    """
+    sessions = read_manifest(manifest)
+    found = _abnormality(result, extras, sessions, workers=workers, progress=progress)
+    smallest, seed = int(settings["smallest"]), int(settings["seed"])
+    about = Assessed(
+        result,
+        sessions,
+        extras.method,
+        norms=Norms.load(extras.norms) if extras.norms else None,
+        overlap=summarise_overlaps(found.overlaps, smallest=smallest, seed=seed) if found else (),
+        diagnosis=extras.diagnosis,
+        left_out=_left_out(result, found),
+        people=not all(_is_twin(session) for session in sessions),
+    )
+    told = " ".join(f"{name}={folder}" for name, folder in folders.items())
+    page = assessment_page(
+        about,
+        command=f"pasta evaluate {manifest.name} {told}",
+        seed=seed,
+        digests={manifest.name: file_digest(manifest)},
+        settings={name: str(v) if isinstance(v, Path) else v for name, v in settings.items()},
+    )
+
+    def more(folder: Path) -> None:
+        write_page(folder / "report.html", page)
+        if found:
+            write_overlaps(folder / "overlaps.tsv", found.overlaps)
+
+    write_evaluation(output, result, manifest=manifest, folders=folders, settings=settings, more=more)
+
+
+def _abnormality(
+    result: EvaluationResult,
+    extras: Extras,
+    sessions: Sequence[Session],
+    *,
+    workers: int,
+    progress: Callable[[int, int], None],
+) -> Abnormality | None:
+    """Compare hypometabolism in the sessions of which every method has a PET."""
+    if not extras.norms:
+        return None
+    pets = pets_by_method(result, sessions)
+    keys = set.intersection(*(set(own) for own in pets.values()))
+    shared = [s for s in sessions if (s.site, s.subject, s.session) in keys]
+    places = {
+        name: _Place({s.name: own[s.site, s.subject, s.session] for s in shared})
+        for name, own in pets.items()
+    }
+    return abnormality(shared, places, norms=extras.norms, workers=workers, progress=progress)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a session's PET of one method lies."""
+
+    paths: Mapping[str, Path]
+
+    def __call__(self, session: Session) -> Path:
+        return self.paths[session.name]
+
+
+def _left_out(result: EvaluationResult, found: Abnormality | None) -> list[str]:
+    lines = [
+        f"{name}: {len(left)} sessions have no PET and were left out."
+        for name, left in result.missing.items()
+    ]
+    if found and found.ageless:
+        lines.append(f"{len(found.ageless)} sessions have no age, so no norms and no z map.")
+    return lines
+
+
+def _is_twin(session: Session) -> bool:
+    """Whether the sidecar of the real PET says that it is a digital twin's."""
+    sidecar = session.pet.with_name(session.pet.name.split(".nii")[0] + ".json")
+    try:
+        return json.loads(sidecar.read_text(encoding="utf-8")).get("Synthetic") is True
+    except (OSError, ValueError, AttributeError):
+        return False
