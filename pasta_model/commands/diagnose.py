@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
@@ -64,6 +64,30 @@ def diagnose(
     Inputs: MRI, MRI + clinical, each method's synthetic PETs, real PET; readers of real PETs are applied to
     the synthetic ones too. Readers: a 3D network, and a logistic regression on regional means.
     """
+    changes = {"tasks": task, "readers": reader, "clinical": clinical, "steps": steps}
+    given = {name: value for name, value in changes.items() if value}
+    _diagnose(
+        manifest,
+        methods or [],
+        splits=splits,
+        sure=all_unseen,
+        changes={"folds": folds, "device": device, **given},
+        output=output,
+        workers=workers,
+        seed=seed,
+    )
+
+
+def _diagnose(
+    manifest: Path,
+    methods: Sequence[str],
+    *,
+    splits: Path | None,
+    sure: bool,
+    changes: Mapping[str, Any],
+    output: Path,
+    **job: Any,
+) -> None:
     from rich.console import Console
 
     from pasta_model.console import progress_bar
@@ -74,36 +98,29 @@ def diagnose(
     from pasta_model.diagnosis.run import diagnose as run
     from pasta_model.diagnosis.settings import diagnosis_settings
 
-    changes = {"tasks": task, "readers": reader, "clinical": clinical, "steps": steps}
-    settings = diagnosis_settings(
-        folds=folds, device=device, **{name: value for name, value in changes.items() if value}
-    )
-    folders = _folders(methods or [])
+    settings, folders = diagnosis_settings(**changes), _folders(methods)
     sessions = read_manifest(manifest)
     if splits:
         sessions = apply_splits(sessions, read_splits(splits))
-    held = _held_out(sessions, sure=all_unseen) if folders else list(sessions)
-    cases = cases_of(sessions, folders)
-    seen = {case.person for case, s in zip(cases, sessions, strict=True) if s not in held}
+    held = _held_out(sessions, sure=sure) if folders else list(sessions)
+    pairs = list(zip(sessions, cases_of(sessions, folders), strict=True))
+    cases = [case for session, case in pairs if session in held]
+    seen = {case.person for session, case in pairs if session not in held}
     console = Console()
     with progress_bar(console, "diagnosis") as progress:
         result = run(
-            [case for case, s in zip(cases, sessions, strict=True) if s in held],
+            cases,
             default_inputs(folders),
             seen=seen,
             settings=settings,
-            seed=seed,
             output=output,
-            workers=workers,
             progress=progress,
+            **job,
         )
     console.print(_table(result.rows))
     left = len(sessions) - len(held)
-    console.print(
-        f"{output}: {len(held)} sessions read"
-        + (f"; {left} left out, as methods were trained or chosen on them" if left else ""),
-        markup=False,
-    )
+    why = f"; {left} left out, as methods were trained or chosen on them" if left else ""
+    console.print(f"{output}: {len(held)} sessions read{why}", markup=False)
 
 
 def _folders(words: Sequence[str]) -> dict[str, Path]:
