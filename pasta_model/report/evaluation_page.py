@@ -3,13 +3,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pasta_model.diagnosis.results import DiagnosisRow
 from pasta_model.evaluation.agreement import RegionRow
 from pasta_model.evaluation.columns import ALL_METRICS, METRICS
 from pasta_model.evaluation.scores import SubjectScore, common_grid
 from pasta_model.evaluation.summary import GroupRow
+from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow
 from pasta_model.norms.overlap import OverlapRow
 from pasta_model.report import findings
 from pasta_model.report.cases import Case
@@ -24,9 +25,6 @@ from pasta_model.report.privacy import Privacy, privacy_blocks
 from pasta_model.report.provenance import Provenance, provenance_blocks
 from pasta_model.report.tables import KINDS, family_tables, group_table, region_table
 from pasta_model.report.viewer import budget_left, viewer_of
-
-if TYPE_CHECKING:
-    from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow
 
 FEW = 3  # rivals, each with a sentence a metric; more are told in one sentence
 PANELS = 9  # cases with a picture of their own: for those who print, or have no WebGL
@@ -64,8 +62,8 @@ class Evaluation:
     regions: Sequence[RegionRow] = ()
     diagnosis: Sequence[DiagnosisRow] = ()
     overlap: Sequence[OverlapRow] = ()
-    coverage: Sequence["CoverageRow"] = ()
-    spread: Sequence["SpreadRow"] = ()
+    coverage: Sequence[CoverageRow] = ()
+    spread: Sequence[SpreadRow] = ()
     history: Sequence[Mapping[str, Any]] = ()
     privacy: Privacy | None = None
     cases: Sequence[Case] = ()

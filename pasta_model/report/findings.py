@@ -2,15 +2,12 @@
 """Findings beyond similarity as tables of a page: diagnosis, hypometabolism, uncertainty."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from pasta_model.diagnosis.results import DiagnosisRow
+from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow
 from pasta_model.norms.overlap import OverlapRow
 from pasta_model.report.page import Cell, Column, RowGroup, Table
 from pasta_model.report.tables import INTERVALS, estimate_cell, grouped, number
-
-if TYPE_CHECKING:
-    from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow
 
 
 def diagnosis_table(rows: Sequence[DiagnosisRow]) -> Table:
@@ -80,10 +77,10 @@ def overlap_tables(rows: Sequence[OverlapRow]) -> list[Table]:
     ]
 
 
-def coverage_table(rows: Sequence["CoverageRow"]) -> Table:
+def coverage_table(rows: Sequence[CoverageRow]) -> Table:
     """Return how often intervals from several samples hold the real value."""
 
-    def line(row: "CoverageRow") -> list[Cell]:
+    def line(row: CoverageRow) -> list[Cell]:
         names = [Cell(f"{row.level:.0%}"), Cell(str(row.subjects))]
         return [*names, estimate_cell(row.coverage, 3), estimate_cell(row.width, 3)]
 
@@ -101,10 +98,10 @@ def coverage_table(rows: Sequence["CoverageRow"]) -> Table:
     return Table("Coverage of the intervals", columns, grouped(rows, lambda row: row.method, line), caption)
 
 
-def spread_table(rows: Sequence["SpreadRow"]) -> Table:
+def spread_table(rows: Sequence[SpreadRow]) -> Table:
     """Return whether the spread of the samples tells where the error is."""
 
-    def line(row: "SpreadRow") -> list[Cell]:
+    def line(row: SpreadRow) -> list[Cell]:
         values = [estimate_cell(row.correlation, 2), *(estimate_cell(v, 4) for v in (row.error, row.spread))]
         return [Cell(row.method), Cell(str(row.subjects)), *values]
 

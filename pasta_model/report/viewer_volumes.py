@@ -84,7 +84,7 @@ def pack(data: Array, affine: Array, layer: Layer) -> str:
     for axis in range(3):
         codes = np.diff(codes, axis=axis, prepend=np.uint8(0))
     payload = bytes(header.binaryblock) + bytes(4) + codes.tobytes(order="F")
-    return base64.b64encode(gzip.compress(payload, compresslevel=9, mtime=0)).decode("ascii")
+    return base64.b64encode(gzip.compress(payload, compresslevel=6, mtime=0)).decode("ascii")
 
 
 def unpack(packed: str) -> bytes:

@@ -2,46 +2,86 @@
 """The page is whole, escaped, and needs no network."""
 
 import base64
+import logging
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from pasta_model.data.grid import template
-from pasta_model.evaluation.scores import SubjectScore, summarise
-from pasta_model.report.content import TWINS_NOTICE, Example, ReportContent
-from pasta_model.report.html import render, write_report
-from pasta_model.report.verdicts import verdicts
+from pasta_model.report import html as html_room
+from pasta_model.report.html import blocks_of, pictures_of, render, write_page
+from pasta_model.report.page import (
+    Bullets,
+    Cell,
+    Code,
+    Column,
+    Facts,
+    Fold,
+    Heading,
+    Page,
+    Paragraph,
+    Picture,
+    RowGroup,
+    Section,
+    ShownCase,
+    ShownLayer,
+    Statement,
+    Table,
+    Verdicts,
+    Viewer,
+)  # fmt: skip
 
-GRID = template(3.0).head
 EVIL = '<script>alert("x")</script>'
-SCORES = [
-    SubjectScore(f"s{i}", "bl", site, "CN", method, mae, 20.0, 0.9, 0.1, 1.0 + i / 10, 1.1)
-    for i, site in enumerate(("A", EVIL))
-    for method, mae in (("federated", 0.1234), ("mean PET", 0.2345))
-]
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+TABLE = Table(
+    f"T {EVIL}",
+    [Column("Site", "text"), Column(f"Method {EVIL}", "text"), Column("MAE", direction="lower")],
+    [RowGroup(f"A {EVIL}", [
+        [Cell(EVIL), Cell("0.1234", best=True, detail="0.1 to 0.2")],
+        [Cell("mean"), Cell("not available", note=f"because {EVIL}", missing=True)],
+    ])],
+    f"caption {EVIL}",
+)  # fmt: skip
+VIEWER = Viewer(
+    [ShownCase(f"c {EVIL}", f"g {EVIL}", f"r {EVIL}", {"mri": "AAAA"}, (0.0, 1.0))],
+    [ShownLayer("mri", f"l {EVIL}", "", 0, ["#000000", "#ffffff"], [True, True], None, f"h {EVIL}")],
+    first="mri",
+    notes=[f"n {EVIL}"],
+)
+BLOCKS = (
+    TABLE, Heading(EVIL), Paragraph(EVIL), Bullets([EVIL]), Facts({EVIL: EVIL}), Code(EVIL),
+    Verdicts([Statement(EVIL, "yes"), Statement("no", "no"), Statement("open", "open")]),
+    Picture(PNG, f"alt {EVIL}", EVIL, "chart"), Fold(EVIL, [Picture(PNG, "inner"), TABLE]),
+)  # fmt: skip
+PAGE = Page(f"Page {EVIL}", f"notice {EVIL}", [
+    Section("one", f"One {EVIL}", BLOCKS, "1"), Section("none", "None", []),
+    Section("look", "Look", [VIEWER]),
+], f"sub {EVIL}", [EVIL])  # fmt: skip
 
 
 class _Page(HTMLParser):
-    """Collect tags, attributes and images; every opened tag must be closed."""
+    """Collect tags and attributes; every opened tag must be closed."""
 
-    VOID = frozenset({"meta", "img", "br", "link"})
+    VOID = frozenset({"meta", "img", "br", "link", "input"})
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
         self.tags: list[str] = []
+        self.ids: list[str] = []
         self.images: list[dict[str, str | None]] = []
-        self.links: list[str | None] = []
+        self.links: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
         self.tags.append(tag)
-        if tag == "img":
-            self.images.append(dict(attrs))
-        self.links += [value for name, value in attrs if name in ("href", "src", "srcset")]
+        self.ids += [str(found["id"])] if "id" in found else []
+        self.images += [found] if tag == "img" else []
+        self.links += [str(value) for name, value in attrs if name in ("href", "src", "srcset", "action")]
+        assert not any(name.startswith("on") or name == "style" for name in found)
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -50,31 +90,12 @@ class _Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def content() -> ReportContent:
-    rng = np.random.default_rng(0)
-    mri, synthetic, real = rng.random((3, *GRID.shape)).astype(np.float32)
-    rows = summarise(SCORES)
-    return ReportContent(
-        title=f"Demo {EVIL}",
-        notice=TWINS_NOTICE,
-        facts={"Rounds": "15"},
-        rows=rows,
-        scores=SCORES,
-        verdicts=verdicts(rows),
-        examples=[Example("CN", f"sub-{EVIL}", "A", mri, synthetic, real, GRID)],
-        history=[{"round": r, "loss": {"A": 1 / r}, "valid_mae": {"A": 0.2}} for r in (1, 2)],
-        config={"training": {"rounds": 15, "name": EVIL}, "path": Path("here")},
-        versions={"torch": "2.13"},
-    )
+def html() -> str:
+    return render(PAGE)
 
 
 @pytest.fixture(scope="module")
-def html(content: ReportContent) -> str:
-    return render(content)
-
-
-@pytest.fixture(scope="module")
-def page(html: str) -> _Page:
+def parsed(html: str) -> _Page:
     parser = _Page()
     parser.feed(html)
     assert parser.open == []
@@ -82,63 +103,87 @@ def page(html: str) -> _Page:
 
 
 def test_says_what_it_is(html: str) -> None:
-    assert "digital twin" in html
     assert "not a medical device" in html
-    assert "What the numbers do not show" in html
+    assert "notice &lt;script" in html
 
 
-def test_holds_the_table_and_marks_the_best(html: str) -> None:
-    assert '<td class="number best">0.1234</td>' in html
-    assert '<td class="number">0.2345</td>' in html
-    assert "mean over sites" in html
+def test_escapes_every_text(html: str, parsed: _Page) -> None:
+    assert EVIL not in html
+    # of the description, one volume, NiiVue and the viewer
+    assert parsed.tags.count("script") == 4
 
 
-def test_holds_the_verdicts(html: str) -> None:
-    assert '<li class="yes">MAE: federated beats mean PET over all 2 subjects' in html
-    assert '<li class="no">federated against alone: not compared' in html
+def test_needs_no_network(parsed: _Page) -> None:
+    assert "link" not in parsed.tags
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in parsed.links)
 
 
-def test_holds_the_settings(html: str) -> None:
-    assert "&#34;rounds&#34;: 15" in html
+def test_its_policy_forbids_one(html: str) -> None:
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    assert policy is not None
+    assert "default-src &#39;none&#39;" in policy[1]
+    assert html.index("Content-Security-Policy") < html.index("<title>")
 
 
-def test_escapes_every_text(html: str, page: _Page) -> None:
-    assert "script" not in page.tags
-    assert "<script" not in html
-    assert "sub-&lt;script&gt;" in html
+def test_marks_the_best_and_says_why_not(html: str) -> None:
+    assert '<td class="number best">0.1234<small>0.1 to 0.2</small></td>' in html
+    assert '<td class="number missing" title="because &lt;script' in html
+    assert html.count("lower is better") == 2  # of the table, and of the folded one
 
 
-def test_needs_no_network(html: str, page: _Page) -> None:
-    assert not re.search(r"https?://|url\(|@import", html)
-    assert "link" not in page.tags
-    assert all(link is not None and link.startswith(("#", "data:image/png;base64,")) for link in page.links)
+def test_every_link_leads_to_one_place(parsed: _Page) -> None:
+    assert len(parsed.ids) == len(set(parsed.ids))
+    inner = [link[1:] for link in parsed.links if link.startswith("#")]
+    assert set(inner) <= set(parsed.ids)
+    assert len([link for link in inner if "note" in link]) == 2
 
 
-def test_embeds_every_picture_with_an_alternative_text(page: _Page) -> None:
-    assert len(page.images) == 4  # bars, one subject, scatter, curves
-    for image in page.images:
-        payload = (image["src"] or "").removeprefix("data:image/png;base64,")
-        assert base64.b64decode(payload, validate=True).startswith(b"\x89PNG")
-        assert len(image["alt"] or "") > 30
+def test_sections_without_blocks_have_no_link(html: str) -> None:
+    assert 'href="#none"' not in html
+    assert 'id="none"' not in html
 
 
-def test_links_lead_to_sections(html: str, page: _Page) -> None:
-    for link in page.links:
-        if link and link.startswith("#"):
-            assert f'id="{link[1:]}"' in html
+def test_statements_have_their_marks(html: str) -> None:
+    for mark in ("yes", "no", "open"):
+        assert f'<li class="{mark}">' in html
 
 
-def test_is_written_whole_and_small(tmp_path: Path, content: ReportContent) -> None:
+def test_pictures_hold_their_bytes_and_words(parsed: _Page) -> None:
+    assert [image["alt"] for image in parsed.images] == [f"alt {EVIL}", "inner"]
+    for image in parsed.images:
+        payload = str(image["src"]).removeprefix("data:image/png;base64,")
+        assert base64.b64decode(payload, validate=True) == PNG
+
+
+def test_a_page_without_a_viewer_has_no_script() -> None:
+    text = render(Page("t", "", [Section("one", "One", BLOCKS)]))
+    assert "<script" not in text.replace("&lt;script", "")
+    assert "not a medical device" in text
+
+
+def test_folded_blocks_are_found() -> None:
+    assert len(list(blocks_of(PAGE))) == len(BLOCKS) + 2 + 1
+    assert [picture.alt for picture in pictures_of(PAGE)] == [f"alt {EVIL}", "inner"]
+
+
+def test_two_viewers_are_refused() -> None:
+    with pytest.raises(AssertionError, match="one viewer"):
+        render(Page("t", "", [Section("look", "Look", [VIEWER, VIEWER])]))
+
+
+def test_is_written_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "report.html"
-    write_report(path, content)
-    assert path.read_text(encoding="utf-8") == render(content)
-    assert path.stat().st_size < 4_000_000
+    size = write_page(path, PAGE)
+    assert path.read_text(encoding="utf-8") == render(PAGE)
+    assert path.stat().st_size == size
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 
 
-def test_leaves_out_what_is_not_there(content: ReportContent) -> None:
-    bare = replace(content, rows=[], scores=[], verdicts=[], examples=[], history=[], notice="")
-    html = render(bare)
-    assert "<img" not in html
-    assert "not a medical device" in html
-    assert 'id="pictures"' not in html
+def test_a_page_over_the_limit_is_written_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(html_room, "PAGE_LIMIT", 1000)
+    with caplog.at_level(logging.WARNING):
+        write_page(tmp_path / "report.html", PAGE)
+    assert "more than" in caplog.text
+    assert (tmp_path / "report.html").is_file()
