@@ -127,7 +127,7 @@ class Familiarity:
     @property
     def _spread(self) -> NDArray[np.float64]:
         least = np.array([feature.least for feature in FEATURES])
-        return np.asarray(np.maximum(np.sqrt(np.diag(self.covariance)), least))
+        return np.asarray(np.sqrt(np.maximum(np.diag(self.covariance), least**2)))
 
     @property
     def _correlation(self) -> NDArray[np.float64]:
@@ -135,9 +135,7 @@ class Familiarity:
 
         Shrinking makes distances along directions that hardly vary smaller: fewer flags, never more.
         """
-        spread = np.sqrt(np.diag(self.covariance))
-        spread[spread == 0] = 1.0
-        shrunk = (1.0 - SHRINKAGE) * self.covariance / np.outer(spread, spread)
+        shrunk = (1.0 - SHRINKAGE) * self.covariance / np.outer(self._spread, self._spread)
         np.fill_diagonal(shrunk, 1.0)
         return np.asarray(shrunk)
 

@@ -120,4 +120,6 @@ class FeatureSums:
         scale = np.diag(self.outer) / self.count
         if (np.diag(found) < -ROUNDING * np.maximum(scale, 1.0)).any():
             raise ExchangeError("sums of features: a variance below 0; these are sums of no table")
-        return np.asarray((found + found.T) / 2)
+        found = (found + found.T) / 2
+        np.fill_diagonal(found, np.maximum(np.diag(found), 0.0))  # of rounding
+        return np.asarray(found)
