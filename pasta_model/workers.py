@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes for work on many subjects: one thread each, Ctrl-C heard by the parent alone."""
+"""Several processes for work on many subjects: one thread each; they end with the parent."""
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context
+from threading import Thread
+
+WATCH_SECONDS = 0.5
 
 
 @contextmanager
@@ -14,7 +18,7 @@ def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of processes; drop what is left to do when one fails or on Ctrl-C."""
     with _single_threaded():
         pool = ProcessPoolExecutor(
-            max_workers=workers, mp_context=get_context("spawn"), initializer=_ignore_interrupt
+            max_workers=workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
         )
         try:
             yield pool
@@ -47,6 +51,16 @@ def _single_threaded() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _ignore_interrupt() -> None:
-    """Leave Ctrl-C to the parent, which ends the processes."""
+def _begin(parent: int) -> None:
+    """Leave Ctrl-C to the parent, which ends the processes, and never outlive it.
+
+    A parent that is killed ends nobody: a process that worked on would write where the next run writes.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with, args=(parent,), daemon=True, name="parent").start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)

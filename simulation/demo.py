@@ -28,10 +28,11 @@ from pasta_model.evaluation.folders import score_session
 from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.evaluation.tables import write_scores
 from pasta_model.files import write_json
+from pasta_model.workers import process_pool
 from simulation.baselines import mean_pet
 from simulation.federation import run_simulation
 from simulation.twins.cohort import CohortSettings, build_cohort
-from simulation.workers import alone_rounds, synthesise_site, train_alone_site, worker_pool
+from simulation.workers import alone_rounds, synthesise_site, train_alone_site
 
 FEDERATED, ALONE, MEAN = "federated", "alone", "mean PET"
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Demo:
         with self._stage("federated training"):
             self._federate(len(stores))
         held_out = {site: [s for s in own if s.split == "test"] for site, own in _by_site(sessions).items()}
-        with worker_pool(self.workers) as pool:
+        with process_pool(self.workers) as pool:
             with self._stage("each site alone"):
                 self._train_alone(pool, stores)
             with self._stage("synthesis of held-out subjects"):

@@ -1,32 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work that the demo hands to other processes: one thread of torch each."""
+"""Work that the demo hands to other processes."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pasta_model.config import Settings
 from pasta_model.data.manifest import Session
 from pasta_model.derivatives import SynthesisJob, synthesise_sessions
 from simulation.baselines import train_alone
-
-
-@contextmanager
-def worker_pool(workers: int) -> Iterator[Executor]:
-    """Start processes afresh; when the block fails, what has not begun is dropped."""
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def train_alone_site(store: Path, settings: Settings, output: Path) -> None:
