@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of a diagnosis run: all predictions, all rows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -74,10 +75,15 @@ def _row(line: Mapping[str, str]) -> DiagnosisRow:
 
 
 def _estimate(line: Mapping[str, str], name: str) -> Estimate:
-    value, low, high = (
-        None if line[name + end] == NOT_AVAILABLE else float(line[name + end]) for end in _ENDS
-    )
+    value, low, high = (_number(line[name + end]) for end in _ENDS)
     return Estimate(value, low, high, line["why"] if value is None or low is None else "")
+
+
+def _number(cell: str) -> float | None:
+    value = None if cell == NOT_AVAILABLE else float(cell)
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"found {cell}, wanted a number or {NOT_AVAILABLE!r}")
+    return value
 
 
 def _cell(value: float | None) -> str:
