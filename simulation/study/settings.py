@@ -233,6 +233,10 @@ def _rooted(study: StudySettings, folder: Path) -> StudySettings:
 
 
 def shaping(study: StudySettings) -> Mapping[str, Any]:
-    """Return what a study's folder must be of to go on in it; methods may be added, measures may change."""
+    """Return what a study's folder must be of to go on in it.
+
+    Methods and seeds may be added, and measures may change; the first seed draws sites and splits.
+    """
     told = study.model_dump(mode="json", by_alias=True)
-    return {name: told[name] for name in ("seeds", "cohort", "partition", "split", "settings")}
+    people = {name: told[name] for name in ("cohort", "partition", "split", "settings")}
+    return {"seed": study.seeds[0], **people}

@@ -87,9 +87,11 @@ def test_a_missing_file_is_one_message(tmp_path: Path) -> None:
         read_study(tmp_path / "no.toml")
 
 
-def test_methods_may_be_added_to_a_study_and_people_may_not(tmp_path: Path) -> None:
+def test_methods_and_seeds_may_be_added_to_a_study_and_people_may_not(tmp_path: Path) -> None:
     first = study(tmp_path, f'methods = ["fedavg"]\n{TWINS}')
-    more = study(tmp_path, f'methods = ["fedavg", "pooled"]\n[measure]\nsamples = 2\n{TWINS}')
+    more = study(
+        tmp_path, f'seeds = [2026, 3]\nmethods = ["fedavg", "pooled"]\n[measure]\nsamples = 2\n{TWINS}'
+    )
     others = study(tmp_path, 'methods = ["fedavg"]\n[cohort.twins]\nseed = 2\n')
     assert shaping(first) == shaping(more)
     assert shaping(first) != shaping(others)
