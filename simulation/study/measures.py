@@ -8,6 +8,7 @@ measures/overlaps.tsv                    measures/table.tsv, groups.tsv, regions
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pasta_model.assessment.abnormality import Abnormality, abnormality, write_overlaps
@@ -19,21 +20,32 @@ from pasta_model.diagnosis.inputs import default_inputs
 from pasta_model.diagnosis.results import DiagnosisResult
 from pasta_model.diagnosis.run import diagnose
 from pasta_model.diagnosis.settings import diagnosis_settings
-from pasta_model.errors import PastaError
+from pasta_model.errors import ConfigError, PastaError
 from pasta_model.evaluation.agreement import RegionRow, agreement
 from pasta_model.evaluation.columns import METRICS
 from pasta_model.evaluation.estimates import Estimate
 from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.evaluation.summary import GroupRow, differences, summarise
 from pasta_model.evaluation.tables import write_groups, write_regions, write_scores
-from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow
+from pasta_model.evaluation.uncertainty import (
+    CalibrationRow,
+    CoverageRow,
+    Recalibration,
+    SpreadRow,
+    calibration_rows,
+    coverage_rows,
+    recalibrated_coverage,
+    recalibration,
+    spread_rows,
+)
+from pasta_model.evaluation.uncertainty_records import read_uncertainty
 from pasta_model.familiarity.features import features_of
 from pasta_model.familiarity.model import save_familiarity
 from pasta_model.norms.model import Norms
 from pasta_model.norms.overlap import OverlapRow, summarise_overlaps
 from simulation.study.cohort import People
 from simulation.study.references import federated_familiarity, federated_norms
-from simulation.study.run import Study
+from simulation.study.run import DIFFUSION, Study
 from simulation.study.scoring import ScoreJob, SeedRow, between_seeds, over_seeds, score
 
 GROUPS = ("site", "diagnosis", "sex", "age")
@@ -71,6 +83,9 @@ class Measures:
     diagnosis: DiagnosisResult | None = None
     coverage: list[CoverageRow] = field(default_factory=list)
     spreads: list[SpreadRow] = field(default_factory=list)
+    calibration: list[CalibrationRow] = field(default_factory=list)
+    recalibrated: list[CoverageRow] = field(default_factory=list)
+    recalibration: Recalibration | None = None
     unlike: list[UnlikeRow] = field(default_factory=list)
     norms: Norms | None = None
     left_out: dict[str, str] = field(default_factory=dict)
@@ -96,6 +111,7 @@ def measure(study: Study, found: People) -> Measures:
     if study.settings.measure.abnormality:
         _abnormality(study, found, told, folder)
     _unlike(study, found, told, folder)
+    _uncertainty(study, found, told)
     if study.settings.measure.diagnosis:
         _diagnosis(study, found, told, folder)
     return told
@@ -200,3 +216,27 @@ def _unlike(study: Study, found: People, told: Measures, folder: Path) -> None:
             reason = reasons.most_common(1)[0][0] if reasons else ""
             flagged = sum(v.unlike for v in verdicts)
             told.unlike.append(UnlikeRow(site, len(verdicts), flagged, reason))
+
+
+def _uncertainty(study: Study, found: People, told: Measures) -> None:
+    """Say whether the spread of several samples is calibrated: as it is, and mended on who validates."""
+    measure, seed = study.settings.measure, study.settings.seeds[0]
+    if measure.samples == 1 or study.methods()[measure.main].kind not in DIFFUSION:
+        return
+    folder = study.pets_of(measure.main, seed, several=True)
+    sessions = [s for s in found.sessions if s.split in ("valid", "test")]
+    name = f"{measure.main}, {measure.samples} samples"
+    with study.stage("uncertainty"), study.pool() as pool:
+        read = partial(read_uncertainty, folder=folder, method=name)
+        records = dict(zip([s.name for s in sessions], pool.map(read, sessions, chunksize=4), strict=True))
+    tested, validated = (
+        [records[s.name] for s in sessions if s.split == split] for split in ("test", "valid")
+    )
+    told.coverage = coverage_rows(tested, seed=seed)
+    told.spreads = spread_rows(tested, seed=seed)
+    told.calibration = calibration_rows(tested, seed=seed)
+    try:
+        told.recalibration = recalibration(validated)
+        told.recalibrated = recalibrated_coverage(tested, told.recalibration, seed=seed)
+    except ConfigError as error:
+        told.left_out["recalibrated uncertainty"] = str(error)

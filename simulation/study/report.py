@@ -15,13 +15,12 @@ from pasta_model.report.cases import Case, Chosen, choose_cases
 from pasta_model.report.content import LIMITS, TWINS_NOTICE
 from pasta_model.report.evaluation_page import Evaluation, evaluation_page
 from pasta_model.report.html import write_page
-from pasta_model.report.page import Cell, Column, Paragraph, RowGroup, Section, Table
 from pasta_model.report.privacy import Privacy
 from pasta_model.report.provenance import Provenance
-from simulation.study.cohort import People, table_of_sites
+from simulation.study.cohort import People
 from simulation.study.measures import Measures
-from simulation.study.methods import Method
 from simulation.study.run import Study
+from simulation.study.sections import sections
 from simulation.study.training import TrainJob, history_of
 
 CASES = 12  # in the viewer; more would not be looked at
@@ -58,7 +57,7 @@ def write_study_report(study: Study, found: People, told: Measures) -> Path:
             provenance=_provenance(study, jobs),
             limits=[*LIMITS, *(f"{what}: not available, {why}." for what, why in told.left_out.items())],
             card=card_blocks(card, alone=False),
-            more=list(_more(study, found, told, training)),
+            more=list(sections(study, found, told, training)),
             seed=study.settings.seeds[0],
         )
     )
@@ -118,76 +117,6 @@ def _facts(study: Study, found: People) -> dict[str, str]:
         "device": study.device,
         **{f"time, {stage}": f"{seconds:.0f} s" for stage, seconds in study.seconds.items() if seconds > 1},
     }
-
-
-def _more(study: Study, found: People, told: Measures, training: list[TrainJob]) -> Iterator[Section]:
-    yield Section("methods", "What was compared", [_methods_table(study, training)], "Methods")
-    columns = [Column("Site", "text"), *(Column(n) for n in ("train", "valid", "test", "CN", "MCI"))]
-    columns += [Column("Dementia"), Column("", "text")]
-    rows = [[Cell(word) for word in row] for row in table_of_sites(found)]
-    caption = "Persons in each split, then sessions of each diagnosis. A held-out site is measured only."
-    people = Table("People", columns, [RowGroup("", rows)], caption)
-    yield Section("people", "Who was where", [people], "People")
-    if len(study.settings.seeds) > 1:
-        yield Section("seeds", "From seed to seed", [_seeds_table(told)], "Seeds")
-    if told.unlike:
-        yield Section("unlike", "MRIs unlike those of the training sites", _unlike(told), "Unlike")
-
-
-def _methods_table(study: Study, training: list[TrainJob]) -> Table:
-    families: dict[str, list[Method]] = {}
-    for method in study.methods().values():
-        families.setdefault(method.family, []).append(method)
-    groups = []
-    for family, methods in families.items():
-        rows = [[Cell(m.name), Cell(m.about), Cell(_slabs(m, training))] for m in methods]
-        groups.append(RowGroup(family, rows))
-    columns = [Column("", "text"), Column("Method", "text"), Column("How", "text"), Column("Slabs seen")]
-    caption = (
-        "All that train see the same training persons; slabs are those of all sites together. 'alone': on"
-        " a held-out site each person goes to the model of one of the other sites, drawn evenly."
-    )
-    return Table("Methods", columns, groups, caption)
-
-
-def _slabs(method: Method, training: list[TrainJob]) -> str:
-    own = [job for job in training if job.method.name == method.name]
-    if not own:
-        return "0"
-    s = own[0].settings
-    if s.privacy.unit == "subject":
-        batch = s.privacy.subjects_per_step * s.privacy.slabs_per_subject
-    else:
-        batch = s.training.batch_size * s.training.accumulation
-    return f"{s.total_steps * batch * len(own[0].stores):,}"
-
-
-def _seeds_table(told: Measures) -> Table:
-    columns = [Column("Method", "text"), *(Column(metric.heading) for metric in METRICS)]
-    rows = []
-    for row in told.seeds:
-        cells = [Cell(row.method)]
-        for metric in METRICS:
-            spread = row.spread(metric.name)
-            cells.append(Cell("not available", missing=True) if spread is None else Cell(metric.text(spread)))
-        rows.append(cells)
-    caption = "Standard deviation, from seed to seed, of a method's mean over all subjects."
-    return Table("Seeds", columns, [RowGroup("", rows)], caption)
-
-
-def _unlike(told: Measures) -> list[Table | Paragraph]:
-    columns = [
-        Column("Site", "text"),
-        Column("MRIs"),
-        Column("Flagged"),
-        Column("Most common reason", "text"),
-    ]
-    rows = [[Cell(u.site), Cell(str(u.scans)), Cell(str(u.flagged)), Cell(u.reason)] for u in told.unlike]
-    words = (
-        "An MRI is flagged when its measured features lie further from those of the training sites than all"
-        " but one in 200 of their own would: the network was not made for such a scan."
-    )
-    return [Paragraph(words), Table("Flagged MRIs", columns, [RowGroup("", rows)])]
 
 
 def _by_key(study: Study, found: People, method: str, *, several: bool = False) -> dict[Key, Path]:

@@ -83,8 +83,9 @@ def pet_jobs(
     trained
         The method's training jobs: one by each site's name where sites are alone, else one by "".
     """
+    splits = ("valid", "test") if samples > 1 else ("test",)  # spreads are recalibrated on who validates
     for site in found.sites:
-        sessions = found.of(site, "test")
+        sessions = found.of(site, *splits)
         for model, own in _models(found, method, trained, site, sessions, seed=seed):
             yield PetJob(
                 method,

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sections of a study's report that no single evaluation has."""
+
+from collections.abc import Iterator
+
+from pasta_model.evaluation.columns import METRICS
+from pasta_model.report.page import Cell, Column, Paragraph, RowGroup, Section, Table
+from pasta_model.report.tables import estimate_cell
+from simulation.study.cohort import People, table_of_sites
+from simulation.study.measures import Measures
+from simulation.study.methods import Method
+from simulation.study.run import Study
+from simulation.study.training import TrainJob
+
+
+def sections(study: Study, found: People, told: Measures, training: list[TrainJob]) -> Iterator[Section]:
+    """Yield what a study has to tell beside its results: methods, people, seeds, calibration, odd MRIs."""
+    yield Section("methods", "What was compared", [_methods_table(study, training)], "Methods")
+    columns = [Column("Site", "text"), *(Column(n) for n in ("train", "valid", "test", "CN", "MCI"))]
+    columns += [Column("Dementia"), Column("", "text")]
+    rows = [[Cell(word) for word in row] for row in table_of_sites(found)]
+    caption = "Persons in each split, then sessions of each diagnosis. A held-out site is measured only."
+    people = Table("People", columns, [RowGroup("", rows)], caption)
+    yield Section("people", "Who was where", [people], "People")
+    if len(study.settings.seeds) > 1:
+        yield Section("seeds", "From seed to seed", [_seeds_table(told)], "Seeds")
+    if told.calibration:
+        yield Section("calibration", "Is the spread where the errors are?", _calibration(told), "Calibration")
+    if told.unlike:
+        yield Section("unlike", "MRIs unlike those of the training sites", _unlike(told), "Unlike")
+
+
+def _methods_table(study: Study, training: list[TrainJob]) -> Table:
+    families: dict[str, list[Method]] = {}
+    for method in study.methods().values():
+        families.setdefault(method.family, []).append(method)
+    groups = []
+    for family, methods in families.items():
+        rows = [[Cell(m.name), Cell(m.about), Cell(_slabs(m, training))] for m in methods]
+        groups.append(RowGroup(family, rows))
+    columns = [Column("", "text"), Column("Method", "text"), Column("How", "text"), Column("Slabs seen")]
+    caption = (
+        "All that train see the same training persons; slabs are those of all sites together. 'alone': on"
+        " a held-out site each person goes to the model of one of the other sites, drawn evenly."
+    )
+    return Table("Methods", columns, groups, caption)
+
+
+def _slabs(method: Method, training: list[TrainJob]) -> str:
+    own = [job for job in training if job.method.name == method.name]
+    if not own:
+        return "0"
+    s = own[0].settings
+    if s.privacy.unit == "subject":
+        batch = s.privacy.subjects_per_step * s.privacy.slabs_per_subject
+    else:
+        batch = s.training.batch_size * s.training.accumulation
+    return f"{s.total_steps * batch * len(own[0].stores):,}"
+
+
+def _seeds_table(told: Measures) -> Table:
+    columns = [Column("Method", "text"), *(Column(metric.heading) for metric in METRICS)]
+    rows = []
+    for row in told.seeds:
+        cells = [Cell(row.method)]
+        for metric in METRICS:
+            spread = row.spread(metric.name)
+            cells.append(Cell("not available", missing=True) if spread is None else Cell(metric.text(spread)))
+        rows.append(cells)
+    caption = "Standard deviation, from seed to seed, of a method's mean over all subjects."
+    return Table("Seeds", columns, [RowGroup("", rows)], caption)
+
+
+def _calibration(told: Measures) -> list[Table | Paragraph]:
+    columns = [
+        Column("Method", "text"),
+        Column("Error with spread"),
+        Column("Error over spread"),
+        Column("ENCE"),
+    ]
+    rows = [
+        [Cell(r.method), *(estimate_cell(e, 2) for e in (r.within, r.ratio, r.ence))]
+        for r in told.calibration
+    ]
+    caption = (
+        "Rank correlation of |error| and spread over the voxels of a brain; root mean square error over that"
+        " of the spread (above 1: too sure); expected normalised calibration error (0: calibrated)."
+    )
+    blocks: list[Table | Paragraph] = [Table("Within a brain", columns, [RowGroup("", rows)], caption)]
+    if told.recalibration:
+        found = told.recalibration
+        covers = "; ".join(row.coverage.text(2) for row in told.recalibrated)
+        blocks.append(
+            Paragraph(
+                f"Spreads {found.factor:.2f} times as wide cover {found.level:.0%} of the voxels of the"
+                f" {found.subjects} validating subjects; on the held-out subjects they cover {covers}."
+            )
+        )
+    return blocks
+
+
+def _unlike(told: Measures) -> list[Table | Paragraph]:
+    columns = [
+        Column("Site", "text"),
+        Column("MRIs"),
+        Column("Flagged"),
+        Column("Most common reason", "text"),
+    ]
+    rows = [[Cell(u.site), Cell(str(u.scans)), Cell(str(u.flagged)), Cell(u.reason)] for u in told.unlike]
+    words = (
+        "An MRI is flagged when its measured features lie further from those of the training sites than all"
+        " but one in 200 of their own would: the network was not made for such a scan."
+    )
+    return [Paragraph(words), Table("Flagged MRIs", columns, [RowGroup("", rows)])]
