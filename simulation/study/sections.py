@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 
+from client.budget import account_of, read_place
 from pasta_model.evaluation.columns import METRICS
 from pasta_model.report.page import Cell, Column, Paragraph, RowGroup, Section, Table
 from pasta_model.report.tables import estimate_cell
@@ -26,6 +27,9 @@ def sections(study: Study, found: People, told: Measures, training: list[TrainJo
         yield Section("seeds", "From seed to seed", [_seeds_table(told)], "Seeds")
     if told.calibration:
         yield Section("calibration", "Is the spread where the errors are?", _calibration(told), "Calibration")
+    private = [job for job in training if job.settings.privacy.unit == "subject"]
+    if private:
+        yield Section("spent", "What the private methods spent", [_spent(private)], "Spent")
     if told.unlike:
         yield Section("unlike", "MRIs unlike those of the training sites", _unlike(told), "Unlike")
 
@@ -97,6 +101,26 @@ def _calibration(told: Measures) -> list[Table | Paragraph]:
             )
         )
     return blocks
+
+
+def _spent(private: list[TrainJob]) -> Table:
+    """Read the ledgers: epsilon of the person at each site of whom most was released."""
+    columns = [Column("Method", "text"), Column("Seed"), Column("Site", "text"), Column("Persons")]
+    columns += [Column("Epsilon"), Column("Delta"), Column("Noise multiplier"), Column("Promised")]
+    rows = []
+    for job in private:
+        for site in job.stores:
+            account = account_of(read_place(job.folder / "sites" / site))
+            spent, _ = account.spent["train"]
+            noise = sorted({f"{row.noise_multiplier:.2f}" for row in account.rows})
+            promised = f"{job.settings.privacy.epsilon:g}"
+            told = [job.method.name, str(job.settings.run.seed), site, str(account.subjects)]
+            told += [f"{spent:.2f}", f"{account.delta:g}", ", ".join(noise), promised]
+            rows.append([Cell(word) for word in told])
+    caption = (
+        "Of the training person of whom most was released, by PRV accounting, as each site's ledger has it."
+    )
+    return Table("Ledgers", columns, [RowGroup("", rows)], caption)
 
 
 def _unlike(told: Measures) -> list[Table | Paragraph]:
