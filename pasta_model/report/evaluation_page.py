@@ -7,7 +7,7 @@ from typing import Any
 
 from pasta_model.diagnosis.results import DiagnosisRow
 from pasta_model.evaluation.agreement import RegionRow
-from pasta_model.evaluation.columns import ALL_METRICS, METRICS
+from pasta_model.evaluation.columns import ALL_METRICS, METRICS, WHOLE
 from pasta_model.evaluation.scores import SubjectScore, common_grid
 from pasta_model.evaluation.summary import GroupRow
 from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow
@@ -27,6 +27,8 @@ from pasta_model.report.tables import KINDS, family_tables, group_table, region_
 from pasta_model.report.viewer import budget_left, viewer_of
 
 FEW = 3  # rivals, each with a sentence a metric; more are told in one sentence
+BARS = 6  # methods; more would not be told apart
+THRESHOLD = -2.0  # of z; the tables of the others are folded
 PANELS = 9  # cases with a picture of their own: for those who print, or have no WebGL
 
 
@@ -128,12 +130,23 @@ def _result(found: Evaluation) -> list[Block]:
         tables.pop("all", None)
     if rivals:
         blocks.append(paired_table(rivals))
-    alt = "Bars of MAE, PSNR, SSIM and MetaROI error by group and method; the tables hold the values."
-    blocks.append(Picture(metric_bars(found.groups), alt, "Means by site, and over all subjects.", "chart"))
+    blocks.append(_bars(found))
     for kind, table in tables.items():
         opened = few and kind == "diagnosis"
         blocks.append(table if opened else Fold(table.title, [table]))
     return [*blocks, *_families(found)]
+
+
+def _bars(found: Evaluation) -> Picture:
+    """Draw the means by site: of the method, and of as many others as a reader can tell apart."""
+    methods = list(dict.fromkeys(row.method for row in found.groups))
+    drawn = [found.method, *(name for name in methods if name != found.method)][:BARS]
+    alt = "Bars of MAE, PSNR, SSIM and MetaROI error by group and method; the tables hold the values."
+    caption = "Means by site, and over all subjects."
+    if len(drawn) < len(methods):
+        caption += f" {len(drawn)} of {len(methods)} methods; the tables hold all."
+    rows = [row for row in found.groups if row.method in drawn]
+    return Picture(metric_bars(rows), alt, caption, "chart")
 
 
 def _families(found: Evaluation) -> list[Block]:
@@ -164,8 +177,11 @@ def _metaroi(found: Evaluation) -> list[Block]:
         )
         png = metaroi_scatter(found.scores, method=found.method)
         blocks.append(Picture(png, alt, caption, "chart narrow"))
-    if found.regions:
-        blocks.append(region_table(found.regions))
+    if len({row.method for row in found.regions}) <= FEW:
+        return [*blocks, region_table(found.regions)] if found.regions else blocks
+    whole = [row for row in found.regions if row.region == WHOLE]
+    parts = [row for row in found.regions if row.region != WHOLE]
+    blocks += [region_table(whole), Fold("Region by region", [region_table(parts)])]
     return blocks
 
 
@@ -174,10 +190,15 @@ def _diagnosis(found: Evaluation) -> list[Block]:
 
 
 def _abnormality(found: Evaluation) -> list[Block]:
-    blocks: list[Block] = [*findings.overlap_tables(found.overlap)] if found.overlap else []
+    """Return the tables at one threshold, the others folded, then the surfaces."""
+    main = [row for row in found.overlap if row.threshold == THRESHOLD]
+    others = [row for row in found.overlap if row.threshold != THRESHOLD]
+    blocks: list[Block] = [*findings.overlap_tables(main)] if main else []
+    if others:
+        blocks.append(Fold("At other thresholds", findings.overlap_tables(others)))
     alt = "Z maps of real and synthetic PETs projected to the surface of the brain in eight views: "
     pictures = [Picture(png, alt + caption, caption) for caption, png in found.surfaces.items()]
-    return blocks + pictures
+    return [*pictures, *blocks]
 
 
 def _uncertainty(found: Evaluation) -> list[Block]:
