@@ -28,7 +28,7 @@ from pasta_model.exchange.reference import (
 from pasta_model.familiarity.features import COUNT, features_of_crop
 from pasta_model.familiarity.sums import FeatureSums
 from pasta_model.federated_sections import Reference
-from pasta_model.files import atomic_directory, write_json
+from pasta_model.files import atomic_directory, clear_partial, write_json
 from pasta_model.norms.people import choose_entries, people_of_store
 from pasta_model.norms.sums import NormSums
 
@@ -76,7 +76,7 @@ def reference_answer(
     refuse_unasked(task, settings)
     if policy is not None:
         policy.refuse_reference()
-    path = folder / "reference" / task.what
+    path = folder / f"reference-{task.what}" / "answer"
     answer = _kept(path) if path.is_dir() else None
     if answer is None:
         refuse_few(contributors(store)[task.what], policy)
@@ -122,6 +122,7 @@ def _say_left_out(persons: int, why: str) -> None:
 def _keep(path: Path, answer: Parcel) -> None:
     """Keep an answer, whole or not at all."""
     path.parent.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the site's own
+    clear_partial(path.parent)
     with atomic_directory(path) as work:
         save_file(answer.arrays, work / "answer.safetensors")
         write_json(work / "answer.json", answer.values)

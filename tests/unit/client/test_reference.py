@@ -182,7 +182,7 @@ class TestOnce:
         ask("norms")
         (kept,) = (site.path / "state").rglob("answer.json")
         kept.write_text("{")
-        with pytest.raises(CheckpointError, match=r"reference/norms: cannot be read .*; remove this folder"):
+        with pytest.raises(CheckpointError, match=r"reference-norms/answer: cannot .*; remove this"):
             ask("norms")
 
     def test_what_is_kept_is_the_sites_own(self, ask, site: SiteStore) -> None:

@@ -56,3 +56,16 @@ def test_a_sites_own_words_are_cut_and_printable() -> None:
     assert answer.startswith("code 100: a[31mbbb")
     assert len(answer) <= LONGEST_REASON + len("code 100: ")
     assert answer.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [("query.sites", "0.01"), ("query.join", "0.01"), ("query.reference", "0.05"), ("train", "0.05")],
+)
+def test_whoever_must_read_scans_gets_the_time_of_a_round(kind: str, seconds: str) -> None:
+    app = ClientApp()
+    for register in (app.query("sites"), app.query("join"), app.query("reference"), app.train()):
+        register(lambda message, context: Message(Error(100, "late"), reply_to=message))
+    grid = InProcessGrid(app, run_config={}, nodes=1, tamper=lambda *_: None)
+    post = GridPost(grid, deadline=0.05, query_deadline=0.01)
+    assert dict(post.ask({"A": (1, Parcel({}, {}))}, kind)) == {"A": f"no answer within {seconds} s"}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pasta_model.config import Settings
 from pasta_model.errors import ConfigError, ExchangeError
+from pasta_model.exchange import contents, reference
 from pasta_model.exchange.contents import REFERENCE, Parcel
 from pasta_model.exchange.departure import check_departure
 from pasta_model.exchange.reference import MIN_PERSONS, ReferenceReport, ReferenceTask
@@ -44,6 +45,17 @@ def features(persons: int = 8) -> Parcel:
 @pytest.fixture
 def settings(make_settings: Callable[..., Settings]) -> Settings:
     return make_settings(federation__reference="both")
+
+
+def test_the_list_of_what_may_leave_names_every_type() -> None:
+    types = [
+        name
+        for module in (contents, reference)
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "of")
+    ]
+    assert {"SiteReport", "ReferenceTask", "ReferenceReport"} <= set(types)
+    assert not [name for name in types if f"`{name}`" not in str(contents.__doc__)]
 
 
 class TestTask:
