@@ -19,6 +19,7 @@ from pasta_model.evaluation.records import write_evaluation
 from pasta_model.norms.model import Norms
 from pasta_model.norms.overlap import summarise_overlaps
 from pasta_model.report.html import write_page
+from pasta_model.report.page import Page
 
 TABLE = "diagnosis.tsv"  # of `pasta diagnose`
 
@@ -68,10 +69,11 @@ def assess(
     manifest: Path,
     folders: Mapping[str, Path],
     settings: Mapping[str, Any],
+    report: bool = True,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Write an evaluation's folder with its report, whole or not at all.
+    """Write an evaluation's folder, with its report unless that is not wanted, whole or not at all.
 
     Raises
     ------
@@ -80,6 +82,28 @@ def assess(
     """
     sessions = read_manifest(manifest)
     found = _abnormality(result, extras, sessions, workers=workers, progress=progress)
+    asked: dict[str, Any] = {"manifest": manifest, "folders": folders, "settings": settings}
+    page = _page(result, extras, sessions=sessions, found=found, **asked) if report else None
+
+    def more(folder: Path) -> None:
+        if page:
+            write_page(folder / "report.html", page)
+        if found:
+            write_overlaps(folder / "overlaps.tsv", found.overlaps)
+
+    write_evaluation(output, result, **asked, more=more)
+
+
+def _page(
+    result: EvaluationResult,
+    extras: Extras,
+    *,
+    sessions: Sequence[Session],
+    found: Abnormality | None,
+    manifest: Path,
+    folders: Mapping[str, Path],
+    settings: Mapping[str, Any],
+) -> Page:
     smallest, seed = int(settings["smallest"]), int(settings["seed"])
     about = Assessed(
         result,
@@ -92,20 +116,13 @@ def assess(
         people=not all(_is_twin(session) for session in sessions),
     )
     told = " ".join(f"{name}={folder}" for name, folder in folders.items())
-    page = assessment_page(
+    return assessment_page(
         about,
         command=f"pasta evaluate {manifest.name} {told}",
         seed=seed,
         digests={manifest.name: file_digest(manifest)},
         settings={name: str(v) if isinstance(v, Path) else v for name, v in settings.items()},
     )
-
-    def more(folder: Path) -> None:
-        write_page(folder / "report.html", page)
-        if found:
-            write_overlaps(folder / "overlaps.tsv", found.overlaps)
-
-    write_evaluation(output, result, manifest=manifest, folders=folders, settings=settings, more=more)
 
 
 def _abnormality(

@@ -30,6 +30,7 @@ Diagnosis = Annotated[
     Path | None, Option(help="Folder that 'pasta diagnose' wrote: its table goes into the report.")
 ]
 Method = Annotated[str | None, Option(help="The method that is shown and compared; default: the first.")]
+Report = Annotated[bool, Option("--report/--no-report", help="With report.html, or the tables alone.")]
 Seed = Annotated[int, Option(min=0, help="Of the intervals: the same seed gives the same result.")]
 
 
@@ -44,6 +45,7 @@ def evaluate(
     norms: NormsFile = None,
     diagnosis: Diagnosis = None,
     method: Method = None,
+    report: Report = True,
     workers: Workers = None,
     seed: Seed = 0,
 ) -> None:
@@ -70,12 +72,10 @@ def evaluate(
     with progress_bar(console, "report") as progress:
         assess(
             output, result, extras, manifest=manifest, folders=methods, settings=settings, workers=count,
-            progress=progress,
+            report=report, progress=progress,
         )  # fmt: skip
     shown = [row for row in result.groups if row.kind in {"site", "all", "sites"}]
     console.print(scores_table(shown, intervals=True))
     for name, left in result.missing.items():
         console.print(f"{name}: {len(left)} sessions without a PET left out", markup=False)
-    console.print(
-        f"{output}: report.html, scores.tsv, groups.tsv, regions.tsv, evaluation.json", markup=False
-    )
+    console.print(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}", markup=False)

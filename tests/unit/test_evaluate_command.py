@@ -39,7 +39,7 @@ def manifest(tmp_path: Path, make_session: Callable[..., Session]) -> Path:
 @pytest.fixture
 def words(manifest: Path, tmp_path: Path, out: Path) -> list[object]:
     folders = [f"our own={tmp_path / 'theirs'}", tmp_path / "unet"]
-    return ["evaluate", manifest, *folders, "--output", out, "--workers", 1]
+    return ["evaluate", manifest, *folders, "--output", out, "--workers", 1, "--no-report"]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
