@@ -143,7 +143,7 @@ class References:
             for name, values in told.items()
         )
         origin = Origin(tuple(told), total.count, self.settings.run.name, self.settings.digest())
-        _write(path, total, origin)
+        _write(path, total, origin, spacing=self.settings.data.spacing)
         return origin
 
 
@@ -166,11 +166,11 @@ def _added(parts: Iterable[Sums]) -> Sums:
     return total  # type: ignore[no-any-return]
 
 
-def _write(path: Path, total: Sums, origin: Origin) -> None:
-    """Fit, and write what was fitted with whose it is."""
+def _write(path: Path, total: Sums, origin: Origin, *, spacing: float) -> None:
+    """Fit, and write what was fitted with whose it is; `spacing` is that of the MRIs in mm."""
     with atomic_path(path) as temporary:
         if isinstance(total, FeatureSums):
-            save_familiarity(temporary, Familiarity.of(total))
+            save_familiarity(temporary, Familiarity.of(total, spacing=spacing))
         else:
             Norms.of(total, sites=origin.sites).save(temporary)
         with safe_open(temporary, framework="numpy") as file:

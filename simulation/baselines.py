@@ -44,6 +44,7 @@ def alone_settings(settings: Settings, store: Path, output: Path) -> Settings:
             "invited": "",
             "held_out": "",
             "cross_evaluation": False,
+            "reference": "none",
         },
         "aggregation": AggregationSettings().model_dump(),
         "exchange": {"uplink": "float32", "downlink": "float32", "personal": ""},

@@ -7,6 +7,7 @@ nothing. A study that is run again gets the answers that were given before.
 
 from pathlib import Path
 
+from pasta_model.data.store import SiteStore
 from pasta_model.errors import ExchangeError, FederationError
 from pasta_model.exchange.contents import REFERENCE, Parcel
 from pasta_model.exchange.reference import ReferenceReport, ReferenceTask
@@ -43,7 +44,8 @@ def federated_familiarity(study: StudySettings, found: People, folder: Path) -> 
         When no site sends sums, or all together are too few persons.
     """
     told = [s for _, s in _asked("familiarity", study, found, folder) if isinstance(s, FeatureSums)]
-    return Familiarity.of(FeatureSums.pool(told))
+    spacing = SiteStore(folder / "sites" / found.training[0]).template.head.spacing
+    return Familiarity.of(FeatureSums.pool(told), spacing=spacing)
 
 
 def _asked(
