@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pasta_model.data.manifest import DIAGNOSES, Session, read_manifest, write_splits
 from pasta_model.data.splits import apply_splits, assign_splits, people, refuse_leakage
-from pasta_model.data.store import SiteStore, prepare_store, spacing_of
+from pasta_model.data.store import SiteStore, prepare_store
 from pasta_model.errors import ConfigError, Problems
 from simulation.study.partition import partitioned
 from simulation.study.settings import StudySettings
@@ -93,7 +93,7 @@ def gather(study: StudySettings, folder: Path, *, workers: int, progress: Progre
 
 def prepare(study: StudySettings, found: People, folder: Path, *, progress: Progress) -> None:
     """Prepare a store a training site, and one of all of them; those that are there stay."""
-    spacing = study.common.get("data.spacing", spacing_of(found.sessions[0]))
+    spacing = study.at_spacing(found.sessions[0]).common["data.spacing"]
     for site in found.training:
         _store(folder / "sites" / site, found.of(site), float(spacing), progress)
     pooled = [replace(s, site=POOL) for site in found.training for s in found.of(site)]

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from pasta_model.errors import ConfigError
 from pasta_model.report.table import scores_table
+from server.deployment.lock import only_one
 from simulation.study.measures import measure
 from simulation.study.report import write_study_report
 from simulation.study.run import Study
@@ -25,9 +26,10 @@ def run_study(file: Path, output: Path, *, workers: int, device: str, console: C
     """
     start = time.monotonic()
     study = Study(read_study(file), output.resolve(), console, workers=workers, device=chosen_device(device))
-    found = study.run()
-    told = measure(study, found)
-    report = write_study_report(study, found, told)
+    with only_one(study.folder):
+        found = study.run()
+        told = measure(study, found)
+        report = write_study_report(study, found, told)
     shown = [row for row in told.groups if row.kind == "all"]
     console.print(scores_table(shown, title=study.settings.name, intervals=True))
     for what, why in told.left_out.items():

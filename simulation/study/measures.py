@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pasta_model.assessment.abnormality import Abnormality, abnormality, write_overlaps
 from pasta_model.data.manifest import Session
+from pasta_model.data.tables import write_table
 from pasta_model.data.volume import read_volume
 from pasta_model.derivatives import synthetic_path
 from pasta_model.diagnosis.cases import cases_of
@@ -24,6 +25,7 @@ from pasta_model.errors import ConfigError, PastaError
 from pasta_model.evaluation.agreement import RegionRow, agreement
 from pasta_model.evaluation.columns import METRICS
 from pasta_model.evaluation.estimates import Estimate
+from pasta_model.evaluation.groups import suppressed
 from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.evaluation.summary import GroupRow, differences, summarise
 from pasta_model.evaluation.tables import write_groups, write_regions, write_scores
@@ -40,13 +42,13 @@ from pasta_model.evaluation.uncertainty import (
 )
 from pasta_model.evaluation.uncertainty_records import read_uncertainty
 from pasta_model.familiarity.features import features_of
-from pasta_model.familiarity.model import save_familiarity
+from pasta_model.familiarity.model import Familiarity, Verdict, save_familiarity
 from pasta_model.norms.model import Norms
 from pasta_model.norms.overlap import OverlapRow, summarise_overlaps
 from simulation.study.cohort import People
 from simulation.study.references import federated_familiarity, federated_norms
 from simulation.study.run import DIFFUSION, Study
-from simulation.study.scoring import ScoreJob, SeedRow, between_seeds, over_seeds, score
+from simulation.study.scoring import ScoreJob, SeedRow, all_scores, between_seeds, over_seeds, score
 
 GROUPS = ("site", "diagnosis", "sex", "age")
 
@@ -92,28 +94,34 @@ class Measures:
 
 
 def measure(study: Study, found: People) -> Measures:
-    """Measure everything that the study's file asks for."""
+    """Measure everything that the study's file asks for; what cannot be is left out, with the reason."""
     folder = study.folder / "measures"
     folder.mkdir(exist_ok=True)
     jobs = score_jobs(study, found)
-    with study.stage("scores") as progress, study.pool() as pool:
+    with study.stage("scores") as progress:
         study.work(
-            pool,
             score,
             jobs,
             count=lambda: sum(job.table.is_file() for job in jobs),
             total=len(jobs),
             progress=progress,
         )
-    scores = over_seeds(jobs)
     with study.stage("intervals"):
-        told = _summaries(study, scores, jobs, folder)
-    if study.settings.measure.abnormality:
-        _abnormality(study, found, told, folder)
-    _unlike(study, found, told, folder)
-    _uncertainty(study, found, told)
-    if study.settings.measure.diagnosis:
-        _diagnosis(study, found, told, folder)
+        told = _summaries(study, [job for job in jobs if job.method in study.methods()], folder)
+    told.left_out |= {f"method {name}": why for name, why in study.failed.items()}
+    asked = study.settings.measure
+    stages: dict[str, tuple[bool, Callable[[Study, People, Measures, Path], None]]] = {
+        "abnormality maps": (asked.abnormality, _abnormality),
+        "familiarity of MRIs": (True, _unlike),
+        "uncertainty": (asked.samples > 1, _uncertainty),
+        "diagnosis": (bool(asked.diagnosis), _diagnosis),
+    }
+    for name, (wanted, stage) in stages.items():
+        if wanted:
+            try:
+                stage(study, found, told, folder)
+            except PastaError as error:
+                told.left_out[name] = str(error)
     return told
 
 
@@ -138,11 +146,13 @@ def place_of(folder: Path) -> Callable[[Session], Path]:
     return lambda session: synthetic_path(folder, session)
 
 
-def _summaries(study: Study, scores: list[SubjectScore], jobs: Sequence[ScoreJob], folder: Path) -> Measures:
+def _summaries(study: Study, jobs: Sequence[ScoreJob], folder: Path) -> Measures:
+    everything = all_scores(jobs)
+    scores = over_seeds(everything)
     seed, main = study.settings.seeds[0], study.settings.measure.main
     smallest = study.settings.measure.smallest_group
     groups = summarise(scores, by=GROUPS, smallest=smallest, seed=seed)
-    regions = agreement(scores, smallest=smallest, seed=seed)
+    regions = agreement(everything, smallest=smallest, seed=seed)
     contrasts = [
         Contrast(name, metric.name, differences(scores, name, main, metric, seed=seed))
         for name in study.methods()
@@ -157,11 +167,7 @@ def _summaries(study: Study, scores: list[SubjectScore], jobs: Sequence[ScoreJob
 
 def _abnormality(study: Study, found: People, told: Measures, folder: Path) -> None:
     seed = study.settings.seeds[0]
-    try:
-        told.norms = federated_norms(study.settings, found, study.folder)
-    except PastaError as error:
-        told.left_out["abnormality maps"] = str(error)
-        return
+    told.norms = federated_norms(study.settings, found, study.folder)
     told.norms.save(folder / "norms.safetensors")
     pets: Mapping[str, Callable[[Session], Path]] = {
         name: place_of(study.pets_of(name, seed)) for name in study.methods()
@@ -176,21 +182,22 @@ def _abnormality(study: Study, found: People, told: Measures, folder: Path) -> N
         )
     write_overlaps(folder / "overlaps.tsv", made.overlaps)
     if made.ageless:
-        told.left_out["z maps of sessions without an age"] = ", ".join(made.ageless)
+        told.left_out["z maps"] = f"{len(made.ageless)} sessions have no age"
     smallest = study.settings.measure.smallest_group
     told.overlaps = summarise_overlaps(made.overlaps, smallest=smallest, seed=seed)
 
 
 def _diagnosis(study: Study, found: People, told: Measures, folder: Path) -> None:
     measure, seed = study.settings.measure, study.settings.seeds[0]
-    folders = {name: study.pets_of(name, seed) for name in measure.diagnosis}
+    read = [name for name in measure.diagnosis if name in study.methods()]
+    folders = {name: study.pets_of(name, seed) for name in read}
     changes: dict[str, int | str] = {"folds": measure.folds, "device": study.device}
     if measure.reader_steps:
         changes["steps"] = measure.reader_steps
     with study.stage("diagnosis") as progress:
         told.diagnosis = diagnose(
             cases_of(found.measured, folders),
-            default_inputs(measure.diagnosis),
+            default_inputs(read),
             seen=found.seen,
             settings=diagnosis_settings(**changes),
             seed=seed,
@@ -202,32 +209,34 @@ def _diagnosis(study: Study, found: People, told: Measures, folder: Path) -> Non
 
 def _unlike(study: Study, found: People, told: Measures, folder: Path) -> None:
     """Say how many of the measured MRIs are unlike those of the training sites, by site."""
-    try:
-        known = federated_familiarity(study.settings, found, study.folder)
-    except PastaError as error:
-        told.left_out["familiarity of MRIs"] = str(error)
-        return
+    known = federated_familiarity(study.settings, found, study.folder)
     save_familiarity(folder / "familiarity.safetensors", known)
-    with study.stage("familiarity"):
-        for site in found.sites:
-            mris = [read_volume(s.mri) for s in found.of(site, "test")]
-            verdicts = [known.check(features_of(mri)) for mri in mris]
-            reasons = Counter(v.reasons[0] for v in verdicts if v.unlike and v.reasons)
-            reason = reasons.most_common(1)[0][0] if reasons else ""
-            flagged = sum(v.unlike for v in verdicts)
-            told.unlike.append(UnlikeRow(site, len(verdicts), flagged, reason))
+    sessions = found.measured
+    with study.stage("familiarity"), study.pool() as pool:
+        verdicts = list(pool.map(partial(_judged, known), [s.mri for s in sessions], chunksize=4))
+    sizes = {site: len({s.person for s in found.of(site, "test")}) for site in found.sites}
+    hidden = suppressed(sizes, smallest=study.settings.measure.smallest_group)
+    for site in (site for site in found.sites if site not in hidden):
+        own = [v for s, v in zip(sessions, verdicts, strict=True) if s.site == site]
+        reasons = Counter(v.reasons[0] for v in own if v.unlike and v.reasons)
+        reason = reasons.most_common(1)[0][0] if reasons else ""
+        told.unlike.append(UnlikeRow(site, len(own), sum(v.unlike for v in own), reason))
 
 
-def _uncertainty(study: Study, found: People, told: Measures) -> None:
+def _judged(known: Familiarity, mri: Path) -> Verdict:
+    return known.check(features_of(read_volume(mri)))
+
+
+def _uncertainty(study: Study, found: People, told: Measures, folder: Path) -> None:
     """Say whether the spread of several samples is calibrated: as it is, and mended on who validates."""
     measure, seed = study.settings.measure, study.settings.seeds[0]
-    if measure.samples == 1 or study.methods()[measure.main].kind not in DIFFUSION:
-        return
-    folder = study.pets_of(measure.main, seed, several=True)
+    if study.methods()[measure.main].kind not in DIFFUSION:
+        raise ConfigError(f"{measure.main} draws one PET a subject")
+    pets = study.pets_of(measure.main, seed, several=True)
     sessions = [s for s in found.sessions if s.split in ("valid", "test")]
     name = f"{measure.main}, {measure.samples} samples"
     with study.stage("uncertainty"), study.pool() as pool:
-        read = partial(read_uncertainty, folder=folder, method=name)
+        read = partial(read_uncertainty, folder=pets, method=name)
         records = dict(zip([s.name for s in sessions], pool.map(read, sessions, chunksize=4), strict=True))
     tested, validated = (
         [records[s.name] for s in sessions if s.split == split] for split in ("test", "valid")
@@ -235,8 +244,21 @@ def _uncertainty(study: Study, found: People, told: Measures) -> None:
     told.coverage = coverage_rows(tested, seed=seed)
     told.spreads = spread_rows(tested, seed=seed)
     told.calibration = calibration_rows(tested, seed=seed)
+    _write_coverage(folder / "coverage.tsv", told.coverage)
     try:
         told.recalibration = recalibration(validated)
         told.recalibrated = recalibrated_coverage(tested, told.recalibration, seed=seed)
     except ConfigError as error:
         told.left_out["recalibrated uncertainty"] = str(error)
+
+
+def _write_coverage(path: Path, rows: Sequence[CoverageRow]) -> None:
+    """Write one row a level: share of voxels in the interval, and its width in SUVR."""
+    header = ["method", "level", "subjects", "coverage", "coverage_low", "coverage_high", "width"]
+    table = []
+    for row in rows:
+        found = row.coverage
+        numbers = (found.value, found.low, found.high, row.width.value)
+        cells = ["n/a" if value is None else repr(value) for value in numbers]
+        table.append([row.method, str(row.level), str(row.subjects), *cells])
+    write_table(path, header, table)

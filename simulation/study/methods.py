@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The methods of a study: how each makes a model, and which settings it changes.
 
-Every method that trains sees the same training persons and as many slabs: a federation of n sites takes
-n x rounds x local steps, and so do pooled data and the rival networks; a site alone takes its own share.
+A federation of n sites sees n x rounds x local steps batches, and so do pooled data and the rival networks,
+one after the other; a site alone sees its own share of them; a private method sees what its settings say.
 """
 
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ METHODS: Mapping[str, Method] = {
             "fedprox", "federation", _TOGETHER, "FedProx, mu 0.01", {"aggregation.proximal-mu": 0.01}
         ),
         Method(
-            "personalised", "federation", _TOGETHER, "FedAvg; normalisation layers stay at their site",
+            "personalised", "federation", _TOGETHER, "FedAvg; norms stay at their site; last round",
             {"exchange.personal": "norms"},
         ),
         Method("private", "federation", _TOGETHER, "FedAvg, subject-level DP-SGD, epsilon 8", _PRIVATE),

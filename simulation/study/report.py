@@ -109,6 +109,7 @@ def _facts(study: Study, found: People) -> dict[str, str]:
         "partition": part.by + (f", alpha {part.alpha:g}" if part.by == "diagnosis" else ""),
         "methods": str(len(study.settings.methods)),
         "seeds": ", ".join(map(str, study.settings.seeds)),
+        **_first_seed(study),
         "main method": study.settings.measure.main,
         "network": f"{settings.network.size} {settings.network.shape}".strip(),
         "rounds": f"{settings.federation.rounds} of {settings.training.local_steps} local steps",
@@ -117,6 +118,13 @@ def _facts(study: Study, found: People) -> dict[str, str]:
         "device": study.device,
         **{f"time, {stage}": f"{seconds:.0f} s" for stage, seconds in study.seconds.items() if seconds > 1},
     }
+
+
+def _first_seed(study: Study) -> dict[str, str]:
+    """Say what is of the first seed only, where there are several."""
+    first = study.settings.seeds[0]
+    words = f"of seed {first}; tables of errors: all seeds"
+    return {"pictures, z maps, readers, spreads": words} if len(study.settings.seeds) > 1 else {}
 
 
 def _by_key(study: Study, found: People, method: str, *, several: bool = False) -> dict[Key, Path]:

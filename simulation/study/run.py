@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from pasta_model.console import progress_bar
-from pasta_model.errors import ConfigError
+from pasta_model.errors import ConfigError, PastaError
 from pasta_model.files import write_json
 from pasta_model.workers import process_pool
 from simulation.study.cohort import People, gather, prepare
@@ -38,17 +38,23 @@ class Study:
     device: str = "cpu"
     seconds: dict[str, float] = field(default_factory=dict)
 
+    failed: dict[str, str] = field(default_factory=dict)
+
     def run(self) -> People:
-        """Run what is not done: people, stores, training, PETs; what is left is to measure them."""
+        """Run what is not done: people, stores, training, PETs; what is left is to measure them.
+
+        A method that fails, as when its loss is not finite, is left out with its reason; so is one that uses
+        its model. The study ends only when the main method fails, or a mistake of the user's is found.
+        """
         self._claim()
         with self.stage("people") as progress:
             found = gather(self.settings, self.folder, workers=self.workers, progress=progress)
+        self.settings = self.settings.at_spacing(found.sessions[0])
         with self.stage("stores") as progress:
             prepare(self.settings, found, self.folder, progress=progress)
         training = self.training_jobs(found)
-        with self.stage("training") as progress, self.pool() as pool:
+        with self.stage("training") as progress:
             self.work(
-                pool,
                 train,
                 sorted(training, key=_longest_first),
                 count=lambda: sum(job.rounds_done() for job in training),
@@ -57,9 +63,8 @@ class Study:
             )
         pets = self.pet_jobs(found, training)
         total = sum(len(job.sessions) for job in pets)
-        with self.stage("synthesis") as progress, self.pool() as pool:
+        with self.stage("synthesis") as progress:
             self.work(
-                pool,
                 synthesise,
                 pets,
                 count=lambda: total - sum(job.missing() for job in pets),
@@ -69,8 +74,9 @@ class Study:
         return found
 
     def methods(self) -> dict[str, Method]:
-        """Return the study's methods, in their order."""
-        return self.settings.chosen()
+        """Return the methods that have not failed, in the study's order."""
+        chosen = self.settings.chosen()
+        return {name: m for name, m in chosen.items() if not {name, m.after} & self.failed.keys()}
 
     def pets_of(self, method: str, seed: int, *, several: bool = False) -> Path:
         """Where the PETs of a method and seed lie."""
@@ -144,7 +150,6 @@ class Study:
 
     def work(
         self,
-        pool: Executor,
         work: Callable[[Any], None],
         jobs: Sequence[Any],
         *,
@@ -152,13 +157,34 @@ class Study:
         total: int,
         progress: Callable[[int, int], None],
     ) -> None:
-        """Hand jobs to processes and show how far they are; the first failure ends the stage."""
-        waiting: set[Future[None]] = {pool.submit(work, job) for job in jobs}
-        while waiting:
-            finished, waiting = wait(waiting, timeout=1.0)
-            for future in finished:
-                future.result()
-            progress(count(), total)
+        """Hand jobs of methods to processes, and show how far they are.
+
+        Raises
+        ------
+        PastaError
+            When a job of the main method fails, or any because of the user's settings.
+        """
+        with self.pool() as pool:
+            futures = {pool.submit(work, job): job for job in jobs}
+            waiting: set[Future[None]] = set(futures)
+            while waiting:
+                finished, waiting = wait(waiting, timeout=1.0)
+                for future in finished:
+                    self._note(futures[future], future)
+                progress(count(), total)
+
+    def _note(self, job: Any, future: Future[None]) -> None:
+        name = job.method if isinstance(job.method, str) else job.method.name
+        try:
+            future.result()
+        except ConfigError:
+            raise
+        except PastaError as error:
+            main = self.settings.chosen()[self.settings.measure.main]
+            if name in (main.name, main.after):
+                raise
+            logger.warning("method %s failed: %s", name, error)
+            self.failed[name] = str(error)
 
 
 def _longest_first(job: TrainJob) -> int:

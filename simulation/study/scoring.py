@@ -14,11 +14,13 @@ import numpy as np
 from pasta_model.data.manifest import Session
 from pasta_model.derivatives import synthetic_path
 from pasta_model.errors import Problems, VolumeError
-from pasta_model.evaluation.columns import METRICS
+from pasta_model.evaluation.columns import ALL_METRICS, METRICS
 from pasta_model.evaluation.folders import score_session
 from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.evaluation.tables import read_scores, write_scores
 from pasta_model.files import write_text
+
+FORMAT = 1  # of the tables; another one when a measure is computed in another way
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,10 @@ class ScoreJob:
 
     @property
     def key(self) -> str:
-        """What the table depends on: the scans, as they are on the disk now."""
-        told = []
+        """What the table depends on: the scans as they are on the disk now, the persons, the measures."""
+        told = [f"format {FORMAT}", *(metric.name for metric in ALL_METRICS)]
         for session in self.sessions:
+            told.append(repr((session.name, session.site, session.diagnosis, session.rid, session.clinical)))
             for path in (session.mri, session.pet, synthetic_path(self.folder, session)):
                 state = path.stat() if path.is_file() else None
                 told.append(f"{path} {state.st_size} {state.st_mtime_ns}" if state else f"{path} absent")
@@ -70,12 +73,16 @@ def score(job: ScoreJob) -> None:
     write_text(job.table.with_suffix(".key"), job.key)  # last: says that the table is whole
 
 
-def over_seeds(jobs: Iterable[ScoreJob]) -> list[SubjectScore]:
-    """Return the scores of all jobs, each session's values being means over the seeds that have them."""
+def all_scores(jobs: Iterable[ScoreJob]) -> list[SubjectScore]:
+    """Return the scores of all jobs: of each session and method a row a seed."""
+    return [one for job in jobs for one in read_scores(job.table)]
+
+
+def over_seeds(scores: Iterable[SubjectScore]) -> list[SubjectScore]:
+    """Return a row a session and method, its values being means over the seeds that have them."""
     found: dict[tuple[str, str, str, str], list[SubjectScore]] = {}
-    for job in jobs:
-        for one in read_scores(job.table):
-            found.setdefault((one.method, *one.key), []).append(one)
+    for one in scores:
+        found.setdefault((one.method, *one.key), []).append(one)
     return [_mean(scores) for scores in found.values()]
 
 

@@ -44,8 +44,9 @@ def _methods_table(study: Study, training: list[TrainJob]) -> Table:
         groups.append(RowGroup(family, rows))
     columns = [Column("", "text"), Column("Method", "text"), Column("How", "text"), Column("Slabs seen")]
     caption = (
-        "All that train see the same training persons; slabs are those of all sites together. 'alone': on"
-        " a held-out site each person goes to the model of one of the other sites, drawn evenly."
+        "Slabs of all sites together. Pooled data and other networks take them in one sequence, a federation"
+        " side by side: n times fewer steps in a row. 'alone' and 'personalised' have no model for a held-out"
+        " site: there each person goes to the model of one of the other sites, drawn evenly."
     )
     return Table("Methods", columns, groups, caption)
 

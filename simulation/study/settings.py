@@ -26,11 +26,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pasta_model.checkpoint import file_digest
 from pasta_model.config import Scalar, Settings, read_toml, settings_from_flat
+from pasta_model.data.manifest import Session
+from pasta_model.data.store import spacing_of
 from pasta_model.errors import ConfigError, Problems
 from simulation.study.methods import METHODS, Method, resolve
 from simulation.twins.cohort import CohortSettings
 
+RESERVED = ("MRI", "real PET")
 Scheme = Literal["site", "phase", "site-phase", "vendor", "diagnosis", "size"]
 
 
@@ -168,6 +172,13 @@ class StudySettings(Part):
         """Settings of all methods, as `section.name`."""
         return {f"{section}.{name}": v for section, own in self.settings.items() for name, v in own.items()}
 
+    def at_spacing(self, session: Session) -> Self:
+        """Return the study with `data.spacing` as the scans have it, unless the file names one."""
+        if "data.spacing" in self.common:
+            return self
+        data = {**self.settings.get("data", {}), "spacing": spacing_of(session)}
+        return self.model_copy(update={"settings": {**self.settings, "data": data}})
+
     def chosen(self) -> dict[str, Method]:
         """Return the methods of the study by name, in its order."""
         own = {name: (part.like, part.settings) for name, part in self.method.items()}
@@ -183,16 +194,21 @@ class StudySettings(Part):
         for name in self.methods:
             if name not in known:
                 yield f"methods: {name!r} is no method; wanted some of {', '.join(sorted(known))}"
-        for name, part in self.method.items():
-            if name in METHODS:
-                yield f"method.{name}: is one already; give yours another name"
-            if part.like not in METHODS:
-                yield f"method.{name}.like: {part.like!r} is no method; wanted one of {', '.join(METHODS)}"
+        yield from self._own_misfits()
         absent = [n for n in (self.measure.main, *self.measure.diagnosis) if n not in self.methods]
         if absent:
             yield f"measure names {', '.join(dict.fromkeys(absent))}, which the study's methods lack"
         if not (set(self.methods) - known) and all(part.like in METHODS for part in self.method.values()):
             yield from self._settings_misfits()
+
+    def _own_misfits(self) -> Iterator[str]:
+        for name, part in self.method.items():
+            if name in RESERVED or not name.strip():
+                yield f"method.{name}: is the name of another input; choose another"
+            if name in METHODS:
+                yield f"method.{name}: is one already; give yours another name"
+            if part.like not in METHODS:
+                yield f"method.{name}.like: {part.like!r} is no method; wanted one of {', '.join(METHODS)}"
 
     def _settings_misfits(self) -> Iterator[str]:
         for name, method in self.chosen().items():
@@ -235,8 +251,10 @@ def _rooted(study: StudySettings, folder: Path) -> StudySettings:
 def shaping(study: StudySettings) -> Mapping[str, Any]:
     """Return what a study's folder must be of to go on in it.
 
-    Methods and seeds may be added, and measures may change; the first seed draws sites and splits.
+    Methods and seeds may be added, and measures may change; the first seed draws sites and splits. A table of
+    people that has changed is another study: who trained here would be measured there.
     """
     told = study.model_dump(mode="json", by_alias=True)
     people = {name: told[name] for name in ("cohort", "partition", "split", "settings")}
-    return {"seed": study.seeds[0], **people}
+    tables = {str(path): file_digest(path) for path in study.cohort.manifests if path.is_file()}
+    return {"seed": study.seeds[0], "tables": tables, **people}

@@ -108,20 +108,32 @@ def _models(
     *,
     seed: int,
 ) -> Iterator[tuple[Path | None, Sequence[Session]]]:
+    """Yield each model of a site's persons with their sessions."""
     if method.kind == "mean":
         yield None, sessions
-    elif method.kind != "alone":
-        yield model_of(trained[""], site), sessions
+        return
+    job = trained.get("", next(iter(trained.values())))
+    personal = bool(job.settings.exchange.personal_parts)
+    if method.kind != "alone" and (site in job.stores or not personal):
+        yield model_of(job, site), sessions
     elif site in trained:
         yield model_of(trained[site], site), sessions
-    else:  # a held-out hospital has no model: each person goes to one of the others, drawn evenly
-        rng = numpy_generator(seed, "alone elsewhere", site)
-        persons = people(found.sessions)
-        names = sorted({persons[s.subject] for s in sessions})
-        order = [sorted(trained)[i % len(trained)] for i in rng.permutation(len(names))]
-        place = dict(zip(names, order, strict=True))
-        for name in sorted(trained):
-            yield model_of(trained[name], name), [s for s in sessions if place[persons[s.subject]] == name]
+    else:  # a held-out hospital has no model of its own
+        models = {name: model_of(trained.get(name, job), name) for name in sorted(job.stores)}
+        yield from _elsewhere(found, models, site, sessions, seed=seed)
+
+
+def _elsewhere(
+    found: People, models: Mapping[str, Path], site: str, sessions: Sequence[Session], *, seed: int
+) -> Iterator[tuple[Path, Sequence[Session]]]:
+    """Send each person of a site to the model of one of the others, drawn evenly."""
+    rng = numpy_generator(seed, "alone elsewhere", site)
+    persons = people(found.sessions)
+    names = sorted({persons[s.subject] for s in sessions})
+    order = [sorted(models)[i % len(models)] for i in rng.permutation(len(names))]
+    place = dict(zip(names, order, strict=True))
+    for name, model in models.items():
+        yield model, [s for s in sessions if place[persons[s.subject]] == name]
 
 
 def _synthesis(job: PetJob, model: Path) -> SynthesisJob:
