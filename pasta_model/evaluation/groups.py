@@ -10,6 +10,8 @@ from pasta_model.evaluation.scores import SubjectScore
 KINDS = ("site", "diagnosis", "sex", "age")
 UNKNOWN = "unknown"
 AGE_BANDS = ((0.0, 65.0, "<65"), (65.0, 75.0, "65-74"), (75.0, 85.0, "75-84"), (85.0, 999.0, ">=85"))
+FEW = "fewer than"
+NOT_SHOWN = "not shown"
 _ORDER = {
     "diagnosis": DIAGNOSES,
     "sex": ("F", "M"),
@@ -76,4 +78,22 @@ def suppressed(sizes: Mapping[str, int], *, smallest: int) -> dict[str, str]:
 
 def few(smallest: int) -> str:
     """Return why a group is not shown."""
-    return f"fewer than {smallest} subjects: the site's policy"
+    return f"{FEW} {smallest} subjects: the site's policy"
+
+
+def told(subjects: int, hidden: str) -> str:
+    """Return the number of persons of a group as a table may tell it.
+
+    Parameters
+    ----------
+    hidden
+        Why the group is not shown, as `suppressed` says; empty where it is.
+
+    Returns
+    -------
+    str
+        The number; of a group that is too small "fewer than 5", of one that would tell it "not shown".
+    """
+    if not hidden:
+        return str(subjects)
+    return hidden.partition(" subjects")[0] if hidden.startswith(FEW) else NOT_SHOWN

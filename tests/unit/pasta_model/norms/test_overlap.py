@@ -135,7 +135,11 @@ def test_groups_by_hand() -> None:
     assert [r.diagnosis for r in (healthy, ill, everybody)] == ["CN", "Dementia", "all"]
     assert [r.subjects for r in (healthy, ill, everybody)] == [2, 2, 4]
     assert healthy.dice.value == 0  # of the one for whom it is defined
-    assert healthy.cluster_specificity.value == everybody.cluster_specificity.value == 0.5
+    assert healthy.cluster_specificity.value == 0.5
+    assert everybody.cluster_specificity == ill.cluster_specificity  # of everybody it would tell the normal
+    assert everybody.cluster_specificity.why == "of cognitively normal subjects only"
+    assert healthy.kept_ml.value == 0
+    assert ill.kept_ml.value == pytest.approx(216 * 27 / 1000)
     assert healthy.invented_ml.value == pytest.approx(27 * 27 / 2000)
     assert ill.dice.value == pytest.approx((2 / 3 + 1) / 2)
     assert ill.cluster_sensitivity.value == pytest.approx(2 / 3)
@@ -174,11 +178,40 @@ def test_rows_come_by_method_diagnosis_and_threshold() -> None:
     assert [(r.method, r.diagnosis, r.threshold) for r in rows] == order
 
 
-def test_small_groups_tell_nothing_but_their_size() -> None:
-    healthy, _, everybody = summarise_overlaps(people(), smallest=3)
-    assert healthy.subjects == 2
-    assert (healthy.real_ml.value, healthy.real_ml.why) == (None, "fewer than 3 subjects")
-    assert everybody.real_ml.value is not None
+def groups_of(**sizes: int) -> list[SubjectOverlap]:
+    """Groups of so many people, each with one cluster kept."""
+    row = compare(z_of(A), z_of(A), method="PASTA")
+    return [replace(row, person=f"{d}{k}", diagnosis=d) for d, size in sizes.items() for k in range(size)]
+
+
+def test_a_small_group_is_not_told_by_the_others() -> None:
+    rows = {r.diagnosis: r for r in summarise_overlaps(groups_of(CN=6, MCI=9, Dementia=2), smallest=5)}
+    assert {name for name, row in rows.items() if row.real_ml.value is None} == {"CN", "Dementia"}
+    assert rows["Dementia"].real_ml.why == "fewer than 5 subjects: the site's policy"
+    assert rows["CN"].real_ml.why.startswith("would tell by difference")
+    assert rows["all"].real_ml.value is not None
+    assert [rows[d].count for d in ("CN", "MCI", "Dementia", "all")] == [
+        "not shown", "9", "fewer than 5", "17"
+    ]  # fmt: skip
+
+
+def test_too_few_people_are_not_shown_together_either() -> None:
+    rows = summarise_overlaps(groups_of(CN=2, MCI=1), smallest=5)
+    assert {(row.count, row.dice.value) for row in rows} == {("fewer than 5", None)}
+
+
+def test_people_without_a_diagnosis_have_no_row_and_are_not_told_by_the_others() -> None:
+    rows = summarise_overlaps([replace(o, diagnosis="") if o.person == "CN0" else o
+                               for o in groups_of(CN=7, MCI=9)], smallest=5)  # fmt: skip
+    assert {r.diagnosis: r.hidden[:10] for r in rows} == {"CN": "would tell", "MCI": "", "all": ""}
+
+
+def test_a_mean_over_too_few_people_is_hidden() -> None:
+    healthy, _, everybody = summarise_overlaps(people(), smallest=2)
+    assert (healthy.count, healthy.invented_ml.value) == ("2", pytest.approx(27 * 27 / 2000))
+    assert healthy.dice.value is None  # defined for one of the two
+    assert healthy.dice.why == "fewer than 2 subjects: the site's policy"
+    assert everybody.dice.value is not None
 
 
 def test_intervals_are_over_persons() -> None:
