@@ -167,7 +167,7 @@ def _summaries(study: Study, jobs: Sequence[ScoreJob], folder: Path) -> Measures
 
 def _abnormality(study: Study, found: People, told: Measures, folder: Path) -> None:
     seed = study.settings.seeds[0]
-    told.norms = federated_norms(study.settings, found, study.folder)
+    told.norms = federated_norms(study.spaced(found), found, study.folder)
     told.norms.save(folder / "norms.safetensors")
     pets: Mapping[str, Callable[[Session], Path]] = {
         name: place_of(study.pets_of(name, seed)) for name in study.methods()
@@ -209,7 +209,7 @@ def _diagnosis(study: Study, found: People, told: Measures, folder: Path) -> Non
 
 def _unlike(study: Study, found: People, told: Measures, folder: Path) -> None:
     """Say how many of the measured MRIs are unlike those of the training sites, by site."""
-    known = federated_familiarity(study.settings, found, study.folder)
+    known = federated_familiarity(study.spaced(found), found, study.folder)
     save_familiarity(folder / "familiarity.safetensors", known)
     sessions = found.measured
     with study.stage("familiarity"), study.pool() as pool:

@@ -99,7 +99,7 @@ def _notice(study: Study) -> str:
 
 
 def _facts(study: Study, found: People) -> dict[str, str]:
-    settings = study.settings.settings_of(study.methods()[study.settings.measure.main])
+    settings = study.spaced(found).settings_of(study.methods()[study.settings.measure.main])
     part = study.settings.partition
     steps = settings.total_steps * settings.training.batch_size * settings.training.accumulation
     return {
@@ -169,7 +169,7 @@ def _card(study: Study, found: People, told: Measures, history: Sequence[Mapping
     facts = _facts(study, found)
     main = study.settings.measure.main
     smallest = study.settings.measure.smallest_group
-    settings = study.settings.settings_of(study.methods()[_maker(study, main)])
+    settings = study.spaced(found).settings_of(study.methods()[_maker(study, main)])
     trained = {site: len({s.person for s in found.of(site, "train")}) for site in found.training}
     kept = ("sites that never train", "network", "rounds", "slabs a site", "clinical values", "seeds")
     return ModelCard(

@@ -49,7 +49,6 @@ class Study:
         self._claim()
         with self.stage("people") as progress:
             found = gather(self.settings, self.folder, workers=self.workers, progress=progress)
-        self.settings = self.settings.at_spacing(found.sessions[0])
         with self.stage("stores") as progress:
             prepare(self.settings, found, self.folder, progress=progress)
         training = self.training_jobs(found)
@@ -73,6 +72,10 @@ class Study:
             )
         return found
 
+    def spaced(self, found: People) -> StudySettings:
+        """Return the settings with the spacing that the scans have."""
+        return self.settings.at_spacing(found.sessions[0])
+
     def methods(self) -> dict[str, Method]:
         """Return the methods that have not failed, in the study's order."""
         chosen = self.settings.chosen()
@@ -85,12 +88,12 @@ class Study:
     def training_jobs(self, found: People) -> list[TrainJob]:
         """Return a job a method and seed, of sites alone one a site."""
         stores = {site: self.folder / "sites" / site for site in found.training}
-        jobs = []
+        settings, jobs = self.spaced(found), list[TrainJob]()
         for seed in self.settings.seeds:
             for method in self.methods().values():
                 if method.kind in ("mean", "preview"):
                     continue
-                own = self.settings.settings_of(
+                own = settings.settings_of(
                     method, run_seed=seed, training_device=self.device, training_threads=1
                 )
                 folder = self.folder / "runs" / f"{method.folder}-{seed}"
