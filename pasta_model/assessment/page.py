@@ -19,7 +19,7 @@ from pasta_model.report.evaluation_page import Evaluation, evaluation_page
 from pasta_model.report.page import Page
 from pasta_model.report.provenance import Provenance
 
-CASES = 12  # in the viewer
+CASES = 24  # that are read, at 50 MB of memory each; how many are shown, the page's bytes decide
 SHOWN = 4  # methods on the surfaces
 
 

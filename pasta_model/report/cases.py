@@ -70,10 +70,11 @@ def choose_cases(
 ) -> list[Chosen]:
     """Choose sessions of a method: for each rule, one of each group; each session once.
 
-    First the medians of all groups, then the worst, then the best, so that whoever drops cases from the
-    end keeps what is typical. Of an even number the median is the lower one in the middle; equal values are
-    ordered by site, subject and session. Groups come as `groups` names them: each diagnosis over all sites,
-    then each site; ("site", "diagnosis") would be each diagnosis of each site.
+    First all rules of the first kind of groups: the median, the worst and the best of each diagnosis over
+    all sites; then of the next: each site. So whoever drops cases from the end keeps a worst and a best,
+    also where there are many sites. Of an even number the median is the lower one in the middle; equal
+    values are ordered by site, subject and session. ("site", "diagnosis") among `groups` would be each
+    diagnosis of each site.
 
     Parameters
     ----------
@@ -84,8 +85,8 @@ def choose_cases(
     """
     own = [s for s in scores if s.method == method and s.values.get(metric) is not None]
     chosen: dict[tuple[str, str, str], tuple[SubjectScore, list[str]]] = {}
-    for rule in rules:
-        for names in groups:
+    for names in groups:
+        for rule in rules:
             for value in _values(own, names):
                 members = [s for s in own if _of(s, names) == value]
                 score = _pick(members, rule, metric)

@@ -12,6 +12,10 @@ from pasta_model.report.viewer_volumes import encode, window
 PAGE_LIMIT = 25_000_000  # bytes: what a mail server lets pass, and a browser opens at once
 BUDGET = 16_000_000  # of it, for volumes where nothing else is said
 FIRST = "synthetic"
+_PEOPLE = (
+    "This file holds the brains of {} people, from which a person can be recognised: keep it where their"
+    " scans may be kept, and do not send it on."
+)
 
 
 def viewer_of(
@@ -44,7 +48,11 @@ def viewer_of(
         layers=[layer.shown for layer in layers],
         first=FIRST if FIRST in keys else keys[-1] if keys else MRI,
         start=(CUTS[2].position, CUTS[1].position, CUTS[0].position),
-        notes=_notes(kept, keys, dropped=max(len(cases), chosen or 0) - len(kept), people=people),
+        notes=[
+            *_notes(keys),
+            *_left_out(len(kept), given=len(cases), chosen=chosen or 0),
+            *([_PEOPLE.format(len(kept))] if people and kept else []),
+        ],
     )
 
 
@@ -67,7 +75,7 @@ def budget_left(pictures: Sequence[Picture], *, other: int = 4_000_000) -> int:
     return max(0, PAGE_LIMIT - taken - other)
 
 
-def _notes(kept: Sequence[ShownCase], keys: Sequence[str], *, dropped: int, people: bool) -> list[str]:
+def _notes(keys: Sequence[str]) -> list[str]:
     steps = [
         f"{layer.shown.label} {layer.step:g}"
         for layer in LAYERS
@@ -79,15 +87,18 @@ def _notes(kept: Sequence[ShownCase], keys: Sequence[str], *, dropped: int, peop
         " volume needs it). The tables are computed from the whole volumes."
     )
     by_rule = "Every case was chosen by the rule beside it, never by eye."
-    notes = [f"{by_rule} Colours and limits are the same in all.", how]
-    if dropped > 0:
-        notes.append(
-            f"{dropped} more {'case was' if dropped == 1 else 'cases were'} chosen and left out, the last by"
-            f" rule, so that this file stays below {PAGE_LIMIT // 1_000_000} MB."
-        )
-    if people and kept:
-        notes.append(
-            f"This file holds the brains of {len(kept)} people, from which a person can be recognised:"
-            " keep it where their scans may be kept, and do not send it on."
-        )
-    return notes
+    return [f"{by_rule} Colours and limits are the same in all.", how]
+
+
+def _left_out(kept: int, *, given: int, chosen: int) -> list[str]:
+    """Say how many cases were chosen and are not here: for their size, or as nobody would look at more."""
+    reasons = (
+        (given - kept, f"so that this file stays below {PAGE_LIMIT // 1_000_000} MB"),
+        (chosen - given, f"as the first {given} were read for this page"),
+    )
+    return [
+        f"{count} more {'case was' if count == 1 else 'cases were'} chosen and left out, the last by rule,"
+        f" {why}."
+        for count, why in reasons
+        if count > 0
+    ]

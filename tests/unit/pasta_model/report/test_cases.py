@@ -50,8 +50,8 @@ def test_a_session_stands_once_with_all_its_rules() -> None:
     chosen = choose_cases([_score("a", 0.1), _score("b", 0.2, "MCI")], "federated")
     assert [case.score.subject for case in chosen] == ["a", "b"]
     assert chosen[0].rule == (
-        "median MAE of CN (1); median MAE of site A (2); worst MAE of CN (1);"
-        " best MAE of CN (1); best MAE of site A (2)"
+        "median MAE of CN (1); worst MAE of CN (1); best MAE of CN (1);"
+        " median MAE of site A (2); best MAE of site A (2)"
     )
 
 
@@ -61,6 +61,15 @@ def test_what_is_typical_comes_first_and_diagnoses_in_order() -> None:
     assert [case.score.subject for case in chosen] == [
         "CN2", "MCI2", "Dementia2", "CN3", "MCI3", "Dementia3", "CN1", "MCI1", "Dementia1"
     ]  # fmt: skip
+
+
+def test_with_many_sites_the_worst_and_best_come_early() -> None:
+    scores = [_score(f"{d}{k}", 0.1 * k, d, site=f"{k:02d}") for d in ("CN", "MCI") for k in range(1, 30)]
+    chosen = choose_cases(scores, "federated")
+    assert [case.rules[0] for case in chosen[:6]] == [
+        f"{rule} MAE of {d} (29)" for rule in ("median", "worst", "best") for d in ("CN", "MCI")
+    ]
+    assert chosen[6].rules[0].startswith("median MAE of site")
 
 
 def test_groups_may_be_crossed() -> None:

@@ -29,8 +29,15 @@ def test_the_last_by_rule_are_left_out_and_counted(cases: list[Case]) -> None:
     size = shown_case(cases[0]).size
     viewer = viewer_of(cases, budget=2 * size, chosen=5)
     assert [case.rule for case in viewer.cases] == ["rule 0", "rule 1"]
-    assert any(note.startswith("3 more cases were chosen and left out") for note in viewer.notes)
-    assert not any("left out" in note for note in viewer_of(cases).notes)
+    assert [note for note in viewer.notes if "left out" in note] == [
+        "1 more case was chosen and left out, the last by rule, so that this file stays below 25 MB.",
+        "2 more cases were chosen and left out, the last by rule, as the first 3 were read for this page.",
+    ]
+    assert not any("left out" in note for note in viewer_of(cases, chosen=3).notes)
+
+
+def test_cases_that_would_fit_are_not_said_to_be_too_large(cases: list[Case]) -> None:
+    assert not any("MB" in note for note in viewer_of(cases, chosen=5).notes)
 
 
 def test_one_case_is_always_kept(cases: list[Case]) -> None:
