@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pasta_model.data.manifest import Session, read_manifest
+from pasta_model.data.splits import people
 from pasta_model.errors import ConfigError, Problems, VolumeError
 from pasta_model.evaluation.agreement import RegionRow, agreement
 from pasta_model.evaluation.folders import try_session
@@ -18,6 +19,9 @@ from pasta_model.workers import process_pool
 
 METHOD = "synthetic"
 """Name of a method that is given without one."""
+
+RESERVED = ("real PET", "MRI")
+"""What no method may be called: tables and pictures call the real scans so."""
 
 PAIRS_A_PROCESS = 8
 """A process starts in the time in which this many pairs are compared."""
@@ -49,6 +53,7 @@ class Work:
     """What one process does at a time: a session with the PETs of all methods."""
 
     session: Session
+    person: str
     candidates: Mapping[str, Path]
     mask: Path | None
 
@@ -118,19 +123,24 @@ def named_folders(words: Sequence[str]) -> dict[str, Path]:
     Raises
     ------
     ConfigError
-        When two methods have one name.
+        With a line for every method without a name or a folder, with the name of a real scan, or with that
+        of another method.
     """
-    folders: dict[str, Path] = {}
+    problems, folders = Problems("folders of synthetic PETs"), dict[str, Path]()
     for word in words:
         name, given, path = word.partition("=")
-        if not given or not name or re.search(r"[/\\]", name):  # a path with "=" in it
+        if not given or re.search(r"[/\\]", name):  # a path, also one with "=" in it
             path = word
             name = METHOD if len(words) == 1 else Path(word).resolve().name
-        if name in folders:
-            raise ConfigError(
-                f"two folders are called {name!r}; name them: first={folders[name]} other={path}"
-            )
-        folders[name] = Path(path)
+        if not name.strip() or not path.strip():
+            problems.add(f"{word!r}; wanted NAME=FOLDER, or a folder")
+        elif name.casefold() in map(str.casefold, RESERVED):
+            problems.add(f"{word!r}: the real scans are called {name!r}; choose another name")
+        elif name in folders:
+            problems.add(f"two folders are called {name!r}; name them: first={folders[name]} other={path}")
+        else:
+            folders[name] = Path(path)
+    problems.raise_if_any(ConfigError)
     return folders
 
 
@@ -165,13 +175,13 @@ def _note(matches: Matches, problems: Problems, *, partial: bool, smallest: int)
 def _work(sessions: Sequence[Session], matches: Matches, mask: Path | None, problems: Problems) -> list[Work]:
     """Put sessions and their files together, with the mask of each where there is a folder of them."""
     masks = VolumeFolder(mask) if mask and mask.is_dir() else None
-    work = []
+    persons, work = people(sessions), list[Work]()
     for session in sessions:
         found = masks.find(session) if masks else Found(mask)
         if masks and found.path is None:
             problems.add(f"{session.name}: mask: {found.problem}")
         if matches.found[session.name]:
-            work.append(Work(session, matches.found[session.name], found.path))
+            work.append(Work(session, persons[session.subject], matches.found[session.name], found.path))
     return work
 
 
@@ -193,4 +203,4 @@ def _tried(
 
 
 def _try(job: Work) -> tuple[list[SubjectScore], list[str]]:
-    return try_session(job.session, job.candidates, mask=job.mask)
+    return try_session(job.session, job.candidates, mask=job.mask, person=job.person)

@@ -2,7 +2,7 @@
 """Real PETs of a manifest laid beside candidates: one score a session and method."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from pasta_model.checkpoint import file_digest
 from pasta_model.data.manifest import Session
 from pasta_model.data.volume import Volume, read_volume
 from pasta_model.errors import Problems, VolumeError
-from pasta_model.evaluation.matching import match
 from pasta_model.evaluation.scores import SubjectScore, refuse_other_grid, score
 from pasta_model.metrics.similarity import brain_mask
 
@@ -20,7 +19,11 @@ LEAST_IN_BRAIN = 0.5  # of a mask; with less it is another head's, or of another
 
 
 def score_session(
-    session: Session, candidates: Mapping[str, Volume | Path], *, mask: Path | None = None
+    session: Session,
+    candidates: Mapping[str, Volume | Path],
+    *,
+    mask: Path | None = None,
+    person: str | None = None,
 ) -> list[SubjectScore]:
     """Compare each candidate, by method, with the session's real PET inside its brain.
 
@@ -28,13 +31,15 @@ def score_session(
     ----------
     mask
         A NIfTI on the PET's grid, above 0 in the brain; without one the positive voxels of the MRI.
+    person
+        As `scores.score` takes it.
 
     Raises
     ------
     VolumeError
         With a line for every candidate that cannot be compared.
     """
-    scores, lines = try_session(session, candidates, mask=mask)
+    scores, lines = try_session(session, candidates, mask=mask, person=person)
     problems = Problems("sessions that cannot be compared")
     for line in lines:
         problems.add(line)
@@ -43,7 +48,11 @@ def score_session(
 
 
 def try_session(
-    session: Session, candidates: Mapping[str, Volume | Path], *, mask: Path | None = None
+    session: Session,
+    candidates: Mapping[str, Volume | Path],
+    *,
+    mask: Path | None = None,
+    person: str | None = None,
 ) -> tuple[list[SubjectScore], list[str]]:
     """Compare as `score_session` does; return the scores, and a line for what cannot be compared."""
     try:
@@ -54,39 +63,10 @@ def try_session(
     for method, candidate in candidates.items():
         try:
             made = candidate if isinstance(candidate, Volume) else _synthetic(candidate, session)
-            scores.append(score(real, made, session=session, method=method, mask=brain))
+            scores.append(score(real, made, session=session, method=method, mask=brain, person=person))
         except VolumeError as error:
             lines.append(f"{session.name}: {method}: {error}")
     return scores, lines
-
-
-def evaluate_folder(
-    sessions: Sequence[Session],
-    folder: Path,
-    *,
-    method: str,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[SubjectScore]:
-    """Score the synthetic PETs of a folder.
-
-    Raises
-    ------
-    VolumeError
-        With a line for every session without a usable pair.
-    """
-    problems = Problems(f"{folder}: sessions that cannot be compared")
-    matches = match(sessions, {method: folder})
-    for line in [f"{name}: {why}" for name, why in matches.missing[method].items()] + [*matches.problems]:
-        problems.add(line)
-    scores: list[SubjectScore] = []
-    for done, session in enumerate(sessions, start=1):
-        found, lines = try_session(session, matches.found[session.name])
-        scores += found
-        for line in lines:
-            problems.add(line)
-        progress(done, len(sessions))
-    problems.raise_if_any(VolumeError)
-    return scores
 
 
 def _real(session: Session, mask: Path | None) -> tuple[Volume, NDArray[np.bool_]]:

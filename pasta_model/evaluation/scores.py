@@ -66,6 +66,7 @@ def score(
     session: Session,
     method: str,
     mask: NDArray[np.bool_],
+    person: str | None = None,
     data_range: float = similarity.SUVR_RANGE,
 ) -> SubjectScore:
     """Compare a synthetic PET with the real one.
@@ -80,6 +81,9 @@ def score(
         Who made the synthetic PET: "federated", "mean PET", "alone", ...
     mask
         (x, y, z), True in the brain.
+    person
+        Who the session's subject is, where other sessions tell it (`data.splits.people`); None: what its own
+        row says.
     data_range
         Of PSNR and SSIM in SUVR.
 
@@ -97,7 +101,7 @@ def score(
         site=session.site,
         diagnosis=session.diagnosis,
         method=method,
-        person=session.person,
+        person=session.person if person is None else person,
         sex="" if sex is None else SEXES.get(sex, ""),
         age=session.clinical.get("age"),
         values=measured.values,

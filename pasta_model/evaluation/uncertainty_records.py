@@ -70,6 +70,7 @@ def measure_uncertainty(
     mask: Mask,
     grid: Grid | None = None,
     levels: Sequence[float] = LEVELS,
+    person: str | None = None,
 ) -> SubjectUncertainty:
     """Measure one session. A spread that is 0, or one sample, is no mistake: the record says so.
 
@@ -81,6 +82,8 @@ def measure_uncertainty(
         Mean and spread, or the samples themselves, (n, x, y, z): only these tell of regions.
     grid
         Where the voxels lie; for the regions.
+    person
+        As `scores.score` takes it.
 
     Raises
     ------
@@ -88,20 +91,21 @@ def measure_uncertainty(
         When the volumes do not match, or are not finite.
     """
     if not isinstance(predicted, Prediction) and len(predicted) < 2:
-        return unknown(session, method, ONE_SAMPLE)
+        return unknown(session, method, ONE_SAMPLE, person=person)
     known = predicted if isinstance(predicted, Prediction) else Prediction.of(predicted)
     check_pair(real, known.mean, mask)
     check_pair(real, known.spread, mask)
     if known.samples is not None and known.samples < 2:
-        return unknown(session, method, ONE_SAMPLE)
+        return unknown(session, method, ONE_SAMPLE, person=person)
     if not known.spread[mask].any():
-        return unknown(session, method, "the spread is 0 in the whole brain: all samples are the same")
+        same = "the spread is 0 in the whole brain: all samples are the same"
+        return unknown(session, method, same, person=person)
     error, spread = uncertainty.error_and_spread(real, known, mask=mask)
     ratios = uncertainty.error_ratios(real, known, mask=mask)
     stack = None if isinstance(predicted, Prediction) else predicted
     return SubjectUncertainty(
         method,
-        *_who(session),
+        *_who(session, person),
         known.samples,
         error=error,
         spread=spread,
@@ -117,7 +121,7 @@ def measure_uncertainty(
 
 
 def read_uncertainty(
-    session: Session, folder: Path, *, method: str, mask: Mask | None = None
+    session: Session, folder: Path, *, method: str, mask: Mask | None = None, person: str | None = None
 ) -> SubjectUncertainty:
     """Measure a session from what `pasta synthesize` wrote: PET, spread and their sidecar.
 
@@ -125,6 +129,8 @@ def read_uncertainty(
     ----------
     mask
         (x, y, z), the brain; without one that of the session's MRI.
+    person
+        As `scores.score` takes it.
 
     Raises
     ------
@@ -134,22 +140,23 @@ def read_uncertainty(
     path = synthetic_path(folder, session)
     made, samples = read_volume(path, unit="SUVR"), _samples(path)
     if samples == 1 or not spread_path(path).is_file():
-        return unknown(session, method, ONE_SAMPLE)
+        return unknown(session, method, ONE_SAMPLE, person=person)
     real, spread = read_volume(session.pet, unit="SUVR"), read_volume(spread_path(path), unit="SUVR")
     for name, volume in (("synthetic PET", made), ("spread", spread)):
         refuse_other_grid(real, volume, names=("real PET", name))
     brain = brain_mask(read_volume(session.mri).data) if mask is None else mask
     predicted = Prediction(made.data, spread.data, samples)
-    return measure_uncertainty(session, real.data, predicted, method=method, mask=brain)
+    return measure_uncertainty(session, real.data, predicted, method=method, mask=brain, person=person)
 
 
-def unknown(session: Session, method: str, why: str) -> SubjectUncertainty:
+def unknown(session: Session, method: str, why: str, *, person: str | None = None) -> SubjectUncertainty:
     """Return the record of a session on which nothing can be said, with the reason."""
-    return SubjectUncertainty(method, *_who(session), None, why=why)
+    return SubjectUncertainty(method, *_who(session, person), None, why=why)
 
 
-def _who(session: Session) -> tuple[str, str, str, str]:
-    return session.subject, session.session, session.site, session.person
+def _who(session: Session, person: str | None) -> tuple[str, str, str, str]:
+    who = session.person if person is None else person
+    return session.subject, session.session, session.site, who
 
 
 def _samples(path: Path) -> int:

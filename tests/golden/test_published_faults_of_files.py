@@ -19,7 +19,7 @@ from pasta_model.data.metaroi import region_masks
 from pasta_model.data.store import prepare_store
 from pasta_model.data.volume import Volume, read_volume, write_volume
 from pasta_model.derivatives import synthetic_path
-from pasta_model.evaluation.folders import evaluate_folder
+from pasta_model.evaluation.comparison import evaluate
 from pasta_model.evaluation.scores import score
 from pasta_model.evaluation.summary import summarise
 from pasta_model.exchange.contents import SiteReport
@@ -43,7 +43,7 @@ def test_7_every_session_is_evaluated(make_session, tmp_path: Path) -> None:
         real, path = read_volume(session.pet, unit="SUVR"), synthetic_path(tmp_path / "out", session)
         path.parent.mkdir(parents=True)
         write_volume(path, Volume(real.data + np.float32(0.1 * number), real.affine, "SUVR"))
-    scores = evaluate_folder(sessions, tmp_path / "out", method="m")
+    scores = evaluate(sessions, {"m": tmp_path / "out"}).scores
     assert [(s.subject, s.session) for s in scores] == [(s.subject, s.session) for s in sessions]
     assert [s.values["mae"] for s in scores] == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=1e-5)
     assert summarise(scores)[0].values["mae"].value == pytest.approx(0.25, abs=1e-5)

@@ -17,7 +17,7 @@ from pasta_model.derivatives import synthetic_path
 from pasta_model.errors import ConfigError, VolumeError
 from pasta_model.evaluation import comparison
 from pasta_model.evaluation.comparison import EvaluationResult, evaluate, named_folders
-from pasta_model.evaluation.folders import evaluate_folder, score_session
+from pasta_model.evaluation.folders import score_session
 
 HEAD = template(3.0).head
 Fake = Callable[..., Path]
@@ -223,7 +223,7 @@ def test_folders_must_be_there() -> None:
         (["mean PET=a b/c", "runs/unet"], {"mean PET": "a b/c", "unet": "runs/unet"}),
         (["runs/lr=0.1/out"], {"synthetic": "runs/lr=0.1/out"}),
         (["x=runs/lr=0.1"], {"x": "runs/lr=0.1"}),
-        (["=odd"], {"synthetic": "=odd"}),
+        (["./=odd"], {"synthetic": "=odd"}),
     ],
 )
 def test_names_of_folders(words: list[str], folders: dict[str, str]) -> None:
@@ -235,15 +235,35 @@ def test_two_folders_of_one_name_are_refused() -> None:
         named_folders(["a/out", "b/out"])
 
 
-def test_one_folder_and_one_session_for_other_programs(
-    sessions: list[Session], folders: dict[str, Path]
+@pytest.mark.parametrize("word", ["ours=", "=odd", "", " = "])
+def test_a_method_has_a_name_and_a_folder(word: str) -> None:
+    with pytest.raises(ConfigError, match=f"{word!r}; wanted NAME=FOLDER, or a folder"):
+        named_folders([word])
+
+
+def test_no_method_has_the_name_of_a_real_scan() -> None:
+    with pytest.raises(ConfigError, match="3 problem") as refused:
+        named_folders(["real PET=a", "mri=b", "runs/MRI", "ours=c"])
+    assert "'runs/MRI': the real scans are called 'MRI'; choose another name" in str(refused.value)
+
+
+def test_a_person_is_one_also_where_only_another_visit_has_the_rid(
+    make_session: Callable[..., Session], fake: Fake, tmp_path: Path
 ) -> None:
-    assert evaluate_folder(sessions, folders["first"], method="m")[0].values["mae"] == pytest.approx(0.1)
-    (folders["first"] / "bob_bl_fake.nii.gz").unlink()
-    with pytest.raises(VolumeError, match=r"first: sessions that cannot be compared: 1 problem(?s:.)*bob_bl"):
-        evaluate_folder(sessions, folders["first"], method="m")
+    visits = [("one", "bl", "7"), ("one", "m12", ""), ("two", "bl", "7"), ("other", "bl", "")]
+    sessions = [replace(make_session(s, session=visit), rid=rid) for s, visit, rid in visits]
+    for session in sessions:
+        fake("m", session)
+    result = evaluate(sessions, {"m": tmp_path / "m"})
+    assert [s.person for s in result.scores] == ["rid:7"] * 3 + ["other"]
+    assert {row.subjects for row in result.groups if row.kind == "all"} == {2}
+
+
+def test_one_session_for_other_programs(sessions: list[Session], folders: dict[str, Path]) -> None:
     volume = read_volume(sessions[0].pet, unit="SUVR")
     found = score_session(sessions[0], {"same": volume, "file": folders["other"] / "ann_bl_fake.nii.gz"})
     assert [s.values["mae"] for s in found] == pytest.approx([0.0, 0.05], abs=1e-6)
+    assert {s.person for s in found} == {"ann"}
+    assert score_session(sessions[0], {"same": volume}, person="rid:1")[0].person == "rid:1"
     with pytest.raises(VolumeError, match=r"ann_bl: lost: (?s:.)*no such file"):
         score_session(sessions[0], {"same": volume, "lost": Path("lost.nii")})

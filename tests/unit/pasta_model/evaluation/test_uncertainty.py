@@ -50,6 +50,14 @@ def sure() -> list[SubjectUncertainty]:
     return [record(number, sure=3.0) for number in range(12)]
 
 
+def test_the_person_is_who_the_caller_says() -> None:
+    real, stack = np.ones(SHAPE), np.random.default_rng(0).normal(1, 0.1, (3, *SHAPE))
+    given = {"method": "pasta", "mask": MASK}
+    assert measure_uncertainty(session(1), real, stack, **given).person == "sub-1"
+    assert measure_uncertainty(session(1), real, stack, **given, person="rid:1").person == "rid:1"
+    assert measure_uncertainty(session(1), real, stack[:1], **given, person="rid:1").person == "rid:1"
+
+
 def test_coverage_is_nominal_where_samples_come_from_the_truth(fair) -> None:
     rows = uncertainty.coverage_rows(fair)
     assert [(row.level, row.subjects, row.method) for row in rows] == [
