@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pasta_model.assessment.abnormality import Abnormality, abnormality, write_overlaps
 from pasta_model.data.manifest import Session
+from pasta_model.data.splits import people
 from pasta_model.data.tables import write_table
 from pasta_model.data.volume import read_volume
 from pasta_model.derivatives import synthetic_path
@@ -40,7 +41,7 @@ from pasta_model.evaluation.uncertainty import (
     recalibration,
     spread_rows,
 )
-from pasta_model.evaluation.uncertainty_records import read_uncertainty
+from pasta_model.evaluation.uncertainty_records import SubjectUncertainty, read_uncertainty
 from pasta_model.familiarity.features import features_of
 from pasta_model.familiarity.model import Familiarity, Verdict, save_familiarity
 from pasta_model.norms.model import Norms
@@ -127,7 +128,7 @@ def measure(study: Study, found: People) -> Measures:
 
 def score_jobs(study: Study, found: People) -> list[ScoreJob]:
     """Return a job a method and seed."""
-    sessions = tuple(found.measured)
+    sessions, persons = tuple(found.measured), people(found.sessions)
     return [
         ScoreJob(
             name,
@@ -135,6 +136,7 @@ def score_jobs(study: Study, found: People) -> list[ScoreJob]:
             study.pets_of(name, seed),
             sessions,
             study.folder / "measures" / "scores" / f"{method.folder}-{seed}.tsv",
+            persons,
         )
         for name, method in study.methods().items()
         for seed in study.settings.seeds
@@ -214,7 +216,8 @@ def _unlike(study: Study, found: People, told: Measures, folder: Path) -> None:
     sessions = found.measured
     with study.stage("familiarity"), study.pool() as pool:
         verdicts = list(pool.map(partial(_judged, known), [s.mri for s in sessions], chunksize=4))
-    sizes = {site: len({s.person for s in found.of(site, "test")}) for site in found.sites}
+    persons = people(found.sessions)
+    sizes = {site: len({persons[s.subject] for s in found.of(site, "test")}) for site in found.sites}
     hidden = suppressed(sizes, smallest=study.settings.measure.smallest_group)
     for site in (site for site in found.sites if site not in hidden):
         own = [v for s, v in zip(sessions, verdicts, strict=True) if s.site == site]
@@ -236,7 +239,7 @@ def _uncertainty(study: Study, found: People, told: Measures, folder: Path) -> N
     sessions = [s for s in found.sessions if s.split in ("valid", "test")]
     name = f"{measure.main}, {measure.samples} samples"
     with study.stage("uncertainty"), study.pool() as pool:
-        read = partial(read_uncertainty, folder=pets, method=name)
+        read = partial(_uncertain, people(found.sessions), pets, name)
         records = dict(zip([s.name for s in sessions], pool.map(read, sessions, chunksize=4), strict=True))
     tested, validated = (
         [records[s.name] for s in sessions if s.split == split] for split in ("test", "valid")
@@ -250,6 +253,10 @@ def _uncertainty(study: Study, found: People, told: Measures, folder: Path) -> N
         told.recalibrated = recalibrated_coverage(tested, told.recalibration, seed=seed)
     except ConfigError as error:
         told.left_out["recalibrated uncertainty"] = str(error)
+
+
+def _uncertain(persons: Mapping[str, str], folder: Path, method: str, session: Session) -> SubjectUncertainty:
+    return read_uncertainty(session, folder, method=method, person=persons[session.subject])
 
 
 def _write_coverage(path: Path, rows: Sequence[CoverageRow]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pasta_model.assessment.gallery import Key, cases, surfaces
 from pasta_model.checkpoint import PACKAGES, file_digest
+from pasta_model.data.splits import people
 from pasta_model.data.tables import write_table
 from pasta_model.derivatives import synthetic_path
 from pasta_model.evaluation.columns import METRICS
@@ -170,7 +171,8 @@ def _card(study: Study, found: People, told: Measures, history: Sequence[Mapping
     main = study.settings.measure.main
     smallest = study.settings.measure.smallest_group
     settings = study.spaced(found).settings_of(study.methods()[_maker(study, main)])
-    trained = {site: len({s.person for s in found.of(site, "train")}) for site in found.training}
+    persons = people(found.sessions)
+    trained = {site: len({persons[s.subject] for s in found.of(site, "train")}) for site in found.training}
     kept = ("sites that never train", "network", "rounds", "slabs a site", "clinical values", "seeds")
     return ModelCard(
         name=f"PASTA, {main}: {study.settings.name}",

@@ -5,7 +5,7 @@ With several seeds, a subject's value is the mean over them; how far seeds diffe
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,20 +25,22 @@ FORMAT = 1  # of the tables; another one when a measure is computed in another w
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """The PETs of one method and seed, and the table that their scores go to."""
+    """The PETs of one method and seed, the table that their scores go to, and who each subject is."""
 
     method: str
     seed: int
     folder: Path
     sessions: tuple[Session, ...]
     table: Path
+    persons: Mapping[str, str]
 
     @property
     def key(self) -> str:
         """What the table depends on: the scans as they are on the disk now, the persons, the measures."""
         told = [f"format {FORMAT}", *(metric.name for metric in ALL_METRICS)]
         for session in self.sessions:
-            told.append(repr((session.name, session.site, session.diagnosis, session.rid, session.clinical)))
+            who = (session.name, session.site, session.diagnosis, self.persons[session.subject])
+            told.append(repr((who, session.clinical)))
             for path in (session.mri, session.pet, synthetic_path(self.folder, session)):
                 state = path.stat() if path.is_file() else None
                 told.append(f"{path} {state.st_size} {state.st_mtime_ns}" if state else f"{path} absent")
@@ -64,7 +66,8 @@ def score(job: ScoreJob) -> None:
     problems, scores = Problems(f"{job.folder}: sessions that cannot be compared"), list[SubjectScore]()
     for session in job.sessions:
         try:
-            scores += score_session(session, {job.method: synthetic_path(job.folder, session)})
+            place = {job.method: synthetic_path(job.folder, session)}
+            scores += score_session(session, place, person=job.persons[session.subject])
         except VolumeError as error:
             problems.add(str(error))
     problems.raise_if_any(VolumeError)
