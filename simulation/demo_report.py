@@ -133,7 +133,7 @@ def _training_subjects(demo: Demo, scores: Sequence[SubjectScore]) -> dict[str, 
     """Count the training subjects of each site, whose stores say who they are."""
     root = Path(demo.settings.data.sites)
     sites = sorted({s.site for s in scores})
-    return {site: len(SiteStore(root / site).indices("train")) for site in sites}
+    return {site: len(SiteStore(root / site).persons("train")) for site in sites}
 
 
 def _provenance(demo: Demo) -> Provenance:

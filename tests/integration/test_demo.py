@@ -215,14 +215,20 @@ def check_scores_and_table(demo: Path, out: str) -> None:
 
 def check_report(demo: Path) -> None:
     html = (demo / "report.html").read_text()
-    sources = re.findall(r'<img[^>]*\ssrc="([^"]{0,40})', html)
-    diagnoses = {session.diagnosis for session in held_out(demo)}
-    assert len(sources) == len(diagnoses) + 3, "an example a diagnosis, bars, curves, scatter"
+    assert "default-src &#39;none&#39;" in html, "its policy lets it load nothing"
+    outside = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+    sources = re.findall(r'<img[^>]*\ssrc="([^"]{0,40})', outside)
+    subjects = held_out(demo)
+    assert len(sources) == len(subjects) + 3, "a picture a case, bars, curves, scatter"
     assert all(source.startswith("data:image/png;base64,iVBOR") for source in sources)
-    assert not re.search(r"https?://(?!www\.w3\.org/)|url\(|@import|<script", html)
+    assert outside.count("<option") == len(subjects), "each of them is in the viewer"
+    assert not re.search(r"https?://(?!www\.w3\.org/)|url\(|@import", outside)
     assert "not a patient" in html
-    for name in (*SITES, *METHODS, *diagnoses):
-        assert name in html
+    card = (demo / "MODEL_CARD.md").read_text()
+    assert "not a medical device" in card
+    for name in (*SITES, *METHODS, *{session.diagnosis for session in subjects}):
+        assert name in outside
+        assert name in card
 
 
 def check_synthetic_pets(demo: Path) -> None:

@@ -31,7 +31,7 @@
       backColor: [0, 0, 0, 1],
       crosshairColor: [0.37, 0.95, 0.76, 0.85],
       crosshairGap: 5,
-      crosshairWidth: 0.6,
+      crosshairWidth: 0.35,
       crosshairWidthUnit: "mm",
       fontColor: [1, 0.82, 0.4, 1],
       dragAndDropEnabled: false,
