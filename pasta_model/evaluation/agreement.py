@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pasta_model.evaluation.columns import REGIONS, WHOLE
 from pasta_model.evaluation.estimates import Estimate, bootstrap_sums
-from pasta_model.evaluation.groups import few, persons
+from pasta_model.evaluation.groups import few, persons, told
 from pasta_model.evaluation.scores import SubjectScore
 
 Floats = NDArray[np.float64]
@@ -30,6 +30,8 @@ class RegionRow:
         Pearson's, over sessions.
     lower_limit, upper_limit
         Limits of agreement: bias minus and plus 1.96 standard deviations of the differences.
+    hidden
+        Why it is not shown; empty where it is.
     """
 
     method: str
@@ -40,6 +42,12 @@ class RegionRow:
     correlation: Estimate
     lower_limit: Estimate
     upper_limit: Estimate
+    hidden: str = ""
+
+    @property
+    def count(self) -> str:
+        """Persons as a table tells them: of a hidden group no number."""
+        return told(self.subjects, self.hidden)
 
 
 def agreement(scores: Sequence[SubjectScore], *, smallest: int = 0, seed: int = 0) -> list[RegionRow]:
@@ -69,7 +77,8 @@ def _row(method: str, region: str, scores: Sequence[SubjectScore], *, smallest: 
     known = [(s, real, made) for s, real, made in pairs if real is not None and made is not None]
     people = [s.person for s, _, _ in known]
     if len(set(people)) < smallest:
-        return RegionRow(method, region, persons(scores), *[Estimate(None, why=few(smallest))] * 5)
+        why = few(smallest)
+        return RegionRow(method, region, persons(scores), *[Estimate(None, why=why)] * 5, hidden=why)
     if not known:
         reason = next((s.why[name] for s in scores for name in names if name in s.why), "not measured")
         return RegionRow(method, region, 0, *[Estimate(None, why=reason)] * 5)

@@ -17,7 +17,7 @@ from pasta_model.evaluation.estimates import (
     means_of,
     ratio_of_halves,
 )
-from pasta_model.evaluation.groups import few, groups_of, persons, suppressed
+from pasta_model.evaluation.groups import few, groups_of, persons, suppressed, told
 from pasta_model.evaluation.scores import SubjectScore
 
 ALL_SITES = "all sites"
@@ -39,6 +39,8 @@ class GroupRow:
         Persons; one with several sessions counts once here and once a session in the means.
     values
         By metric name.
+    hidden
+        Why the group is not shown; empty where it is.
     """
 
     kind: str
@@ -46,6 +48,12 @@ class GroupRow:
     method: str
     subjects: int
     values: Mapping[str, Estimate]
+    hidden: str = ""
+
+    @property
+    def count(self) -> str:
+        """Persons as a table tells them: of a hidden group no number."""
+        return told(self.subjects, self.hidden)
 
 
 def summarise(
@@ -61,7 +69,7 @@ def summarise(
     by
         Kinds of groups: some of "site", "diagnosis", "sex", "age".
     smallest
-        Groups of fewer persons are not shown (see `groups.suppressed`); their number of persons is.
+        Groups of fewer persons are not shown (see `groups.suppressed`), nor a metric that fewer have.
     seed
         Of the intervals.
     """
@@ -71,9 +79,10 @@ def summarise(
     names = _names(scores)
     rows = [row for kind in by for row in _kind_rows(kind, by_method, names, smallest=smallest, seed=seed)]
     for method, own in by_method.items():
+        hidden = {name: why for name, why in _few_have(own, names, smallest).items() if why}
+        values = _means(own, names, seed=seed, stream="all", hidden=hidden)
         why = few(smallest) if persons(own) < smallest else ""
-        values = _means(own, names, seed=seed, stream="all", why=why)
-        rows.append(GroupRow("all", ALL_SITES, method, persons(own), values))
+        rows.append(GroupRow("all", ALL_SITES, method, persons(own), values, why))
     if "site" in by:
         rows += [
             _mean_of_sites(method, own, names, smallest=smallest, seed=seed)
@@ -132,19 +141,41 @@ def _kind_rows(
 ) -> list[GroupRow]:
     """Return the rows of one kind of group: those of a group stand together."""
     groups = {method: groups_of(own, kind) for method, own in by_method.items()}
-    hidden = {method: _hidden(found, smallest) for method, found in groups.items()}
+    hidden = {method: _hidden(found, names, smallest) for method, found in groups.items()}
     rows = []
     for group in groups_of([s for own in by_method.values() for s in own], kind):
         for method, found in groups.items():
             if group in found:
-                own, why = found[group], hidden[method].get(group, "")
-                values = _means(own, names, seed=seed, stream=f"{kind}/{group}", why=why)
-                rows.append(GroupRow(kind, group, method, persons(own), values))
+                own, (whole, parts) = found[group], hidden[method]
+                mine = {name: parts[name][group] for name in names if group in parts[name]}
+                values = _means(own, names, seed=seed, stream=f"{kind}/{group}", hidden=mine)
+                rows.append(GroupRow(kind, group, method, persons(own), values, whole.get(group, "")))
     return rows
 
 
-def _hidden(groups: Mapping[str, Sequence[SubjectScore]], smallest: int) -> dict[str, str]:
-    return suppressed({name: persons(own) for name, own in groups.items()}, smallest=smallest)
+def _hidden(
+    groups: Mapping[str, Sequence[SubjectScore]], names: Sequence[str], smallest: int
+) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Return which groups are not shown, and by metric those of which it is not: too few have a value."""
+    if smallest < 2:
+        return {}, {name: {} for name in names}
+    whole = suppressed({group: persons(own) for group, own in groups.items()}, smallest=smallest)
+    parts = {}
+    for name in names:
+        sizes = {group: _having(own, name) for group, own in groups.items()}
+        known = {group: size for group, size in sizes.items() if size}  # of the others there is nothing
+        parts[name] = suppressed(known, smallest=smallest) | whole
+    return whole, parts
+
+
+def _having(scores: Sequence[SubjectScore], name: str) -> int:
+    return persons([s for s in scores if s.values.get(name) is not None])
+
+
+def _few_have(scores: Sequence[SubjectScore], names: Sequence[str], smallest: int) -> dict[str, str]:
+    """Return of each metric why its mean over all is not shown; of one that nobody has, its own reason."""
+    few_here = persons(scores) < smallest
+    return {name: few(smallest) if few_here or 0 < _having(scores, name) < smallest else "" for name in names}
 
 
 def _table(scores: Sequence[SubjectScore], names: Sequence[str]) -> NDArray[np.float64]:
@@ -153,13 +184,20 @@ def _table(scores: Sequence[SubjectScore], names: Sequence[str]) -> NDArray[np.f
 
 
 def _means(
-    scores: Sequence[SubjectScore], names: Sequence[str], *, seed: int, stream: str, why: str = ""
+    scores: Sequence[SubjectScore],
+    names: Sequence[str],
+    *,
+    seed: int,
+    stream: str,
+    hidden: Mapping[str, str],
 ) -> dict[str, Estimate]:
-    """Return the mean of each metric with its interval; `why` is the reason to show none."""
-    if why:
-        return {name: Estimate(None, why=why) for name in names}
+    """Return the mean of each metric with its interval; `hidden` has the reasons to show none."""
+    nothing = {name: Estimate(None, why=why) for name, why in hidden.items()}
+    if nothing.keys() >= set(names):
+        return nothing
     people = [s.person for s in scores]
-    return _explained(means_of(people, _table(scores, names), seed=seed, name=stream), scores, names)
+    found = means_of(people, _table(scores, names), seed=seed, name=stream)
+    return _explained(found, scores, names) | nothing
 
 
 def _explained(
@@ -185,11 +223,11 @@ def _mean_of_sites(
     method: str, scores: Sequence[SubjectScore], names: Sequence[str], *, smallest: int, seed: int
 ) -> GroupRow:
     """Mean of the means of the sites that are shown; what is hidden must not be told by this row."""
-    hidden = _hidden(groups_of(scores, "site"), smallest)
+    hidden, parts = _hidden(groups_of(scores, "site"), names, smallest)
     chosen = [s for s in scores if s.site not in hidden]
     if not chosen:
         values = {name: Estimate(None, why=few(smallest)) for name in names}
-        return GroupRow("sites", MEAN_OF_SITES, method, 0, values)
+        return GroupRow("sites", MEAN_OF_SITES, method, 0, values, few(smallest))
     sites = sorted({s.site for s in chosen})
     columns = counted(_table(chosen, names))
     mine = np.array([[s.site == site for site in sites] for s in chosen])
@@ -202,4 +240,6 @@ def _mean_of_sites(
 
     people, strata = [s.person for s in chosen], [s.site for s in chosen]
     means = bootstrap_sums(people, spread, over_sites, seed=seed, name="sites", strata=strata)
-    return GroupRow("sites", MEAN_OF_SITES, method, persons(chosen), _explained(means, chosen, names))
+    untold = {name: Estimate(None, why=few(smallest)) for name in names if parts[name].keys() > hidden.keys()}
+    values = _explained(means, chosen, names) | untold
+    return GroupRow("sites", MEAN_OF_SITES, method, persons(chosen), values)

@@ -62,7 +62,7 @@ def read_scores(path: Path) -> list[SubjectScore]:
 def write_groups(path: Path, rows: Sequence[GroupRow]) -> None:
     """Write one row a group, method and metric: value, interval, and the reason for what is missing."""
     table = [
-        [row.kind, row.group, row.method, str(row.subjects), name, *_estimate(estimate)]
+        [row.kind, row.group, row.method, row.count, name, *_estimate(estimate)]
         for row in rows
         for name, estimate in row.values.items()
     ]
@@ -72,7 +72,7 @@ def write_groups(path: Path, rows: Sequence[GroupRow]) -> None:
 def write_regions(path: Path, rows: Sequence[RegionRow]) -> None:
     """Write one row a method, region and statistic, in SUVR."""
     table = [
-        [row.method, row.region, str(row.subjects), name, *_estimate(getattr(row, name))]
+        [row.method, row.region, row.count, name, *_estimate(getattr(row, name))]
         for row in rows
         for name in _ESTIMATES
     ]

@@ -40,7 +40,7 @@ def overlap_tables(rows: Sequence[OverlapRow]) -> list[Table]:
     names = [Column("Diagnosis", "text"), Column("Method", "text"), Column("z below"), Column("Subjects")]
 
     def who(row: OverlapRow) -> list[Cell]:
-        return [Cell(row.method), Cell(number(row.threshold, "g")), Cell(str(row.subjects))]
+        return [Cell(row.method), Cell(number(row.threshold, "g")), Cell(row.count)]
 
     def shares(row: OverlapRow) -> list[Cell]:
         voxels = (row.dice, row.sensitivity, row.precision)

@@ -93,7 +93,7 @@ def _percent(name: str, found: Estimate) -> str:
 def _add_group(table: Table, name: str, rows: Sequence[GroupRow], *, intervals: bool) -> None:
     winners = {metric.name: best(rows, metric) for metric in METRICS}
     for index, row in enumerate(rows):
-        cells = [Text(name if index == 0 else ""), Text(str(row.subjects)), Text(row.method)]
+        cells = [Text(name if index == 0 else ""), Text(row.count), Text(row.method)]
         cells += [
             _cell(metric, row, winner=winners[metric.name] if len(rows) > 1 else None, intervals=intervals)
             for metric in METRICS

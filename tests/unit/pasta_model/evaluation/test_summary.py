@@ -127,13 +127,40 @@ class TestSmallest:
         assert rows["B"].values["mae"].value is None
         assert "by difference" in rows["B"].values["mae"].why
         assert rows["A"].values["mae"].value == pytest.approx(0.1)
-        assert [rows[g].subjects for g in "ABC"] == [6, 4, 2]
+        assert [rows[g].count for g in "ABC"] == ["6", "not shown", "fewer than 3"]
         assert rows[ALL_SITES].values["mae"].value is not None
 
     def test_mean_over_sites_is_of_those_that_are_shown(self) -> None:
         rows = _by_group(summarise(self.scores, smallest=3))
         assert rows[MEAN_OF_SITES].values["mae"].value == pytest.approx(0.1)
         assert rows[MEAN_OF_SITES].subjects == 6
+
+    def test_hides_a_metric_that_few_have(self) -> None:
+        lacking = {"psnr": None, "why": {"psnr": "the volumes are equal"}}
+        groups = {"A": (9, 9), "B": (8, 2), "C": (8, 8)}  # people, and those with a PSNR
+        scores = [
+            a_score(f"{site}{n}", site, **(lacking if n >= having else {}))
+            for site, (size, having) in groups.items()
+            for n in range(size)
+        ]
+        rows = _by_group(summarise(scores, smallest=5))
+        assert {name: rows[name].hidden for name in "ABC"} == {"A": "", "B": "", "C": ""}
+        assert rows["B"].values["psnr"] == Estimate(None, why="fewer than 5 subjects: the site's policy")
+        assert rows["C"].values["psnr"].why.startswith("would tell by difference")
+        assert rows["A"].values["psnr"].value == pytest.approx(20.0)
+        assert rows[ALL_SITES].values["psnr"].value == pytest.approx(20.0)
+        assert rows[MEAN_OF_SITES].values["psnr"].value is None, "A's alone, and of no other metric so"
+        assert all(row.values["mae"].value == pytest.approx(0.1) for row in rows.values())
+
+    def test_hides_a_metric_that_few_have_in_all(self) -> None:
+        scores = [a_score(f"s{n}", psnr=None, why={"psnr": "the volumes are equal"}) for n in range(9)]
+        known = [a_score(f"k{n}") for n in range(2)]
+        rows = _by_group(summarise([*scores, *known], smallest=5))
+        assert {row.values["psnr"].value for row in rows.values()} == {None}
+        assert rows[ALL_SITES].values["psnr"].why == "fewer than 5 subjects: the site's policy"
+        assert rows[ALL_SITES].values["ssim"].value == pytest.approx(0.9)
+        nobody = _by_group(summarise(scores, smallest=5))
+        assert nobody[ALL_SITES].values["psnr"].why == "the volumes are equal"
 
     def test_hides_all_when_there_are_few(self) -> None:
         for row in summarise(self.scores[-2:], smallest=3):
