@@ -58,7 +58,8 @@ class ModelCard:
     training
         Facts on the training: rounds, steps, rule, network.
     flagged
-        Sentences on sessions that were unlike the training data, without names of people.
+        Sentences on scans that were unlike the training data, as `unlike.unlike_sentences` makes them: of
+        no site that is too small, without names of people.
     licence
         Of the weights, as an identifier of SPDX; empty where nobody has chosen one.
     date

@@ -2,6 +2,7 @@
 """Where a method fails: its worst cases by rule, and the groups where another one is better. Computed."""
 
 from collections.abc import Iterator, Sequence
+from statistics import median
 
 from pasta_model.evaluation.columns import METRICS, Metric
 from pasta_model.evaluation.groups import KINDS, groups_of, persons, suppressed
@@ -20,29 +21,41 @@ def worst_cases(
     people: bool = True,
     smallest: int = 0,
 ) -> list[str]:
-    """Say which sessions the method fails most, one a diagnosis (and one a site, of twins).
+    """Say how much the method fails at worst, by diagnosis (of twins also which, and by site).
 
     Parameters
     ----------
     people
-        Whether the subjects are people: then none is named, and none of a site alone is singled out.
+        Whether the subjects are people: then none is named, and no value of a single one is told, but how
+        many times worse than the median the worst session is.
     smallest
         A diagnosis of fewer persons is left out.
     """
     sizes = {name: persons(own) for name, own in groups_of(scores, "diagnosis").items()}
     hidden = suppressed(sizes, smallest=smallest)
     scores = [s for s in scores if s.diagnosis not in hidden]
-    groups = (("diagnosis",),) if people else (("diagnosis",), ("site",))
-    chosen = choose_cases(
-        scores, method, metric=metric.name, label=metric.label, rules=("worst",), groups=groups
-    )
+    if people:
+        return list(_times_worse(scores, method, metric, smallest=smallest))
+    chosen = choose_cases(scores, method, metric=metric.name, label=metric.label, rules=("worst",))
     unit = f" {metric.unit}" if metric.unit else ""
-    said = []
-    for case in chosen:
-        value = metric.text(case.score.values[metric.name])
-        who = "" if people else f", {case.score.subject} of {case.score.site}"
-        said.append(f"{case.rule}{who}: {value}{unit}.")
-    return said
+    return [
+        f"{case.rule}, {case.score.subject} of {case.score.site}:"
+        f" {metric.text(case.score.values[metric.name])}{unit}."
+        for case in chosen
+    ]
+
+
+def _times_worse(
+    scores: Sequence[SubjectScore], method: str, metric: Metric, *, smallest: int
+) -> Iterator[str]:
+    """Say of each diagnosis how many times its median the worst session has; of one person nothing."""
+    for diagnosis, own in groups_of([s for s in scores if s.method == method], "diagnosis").items():
+        known = [s for s in own if s.values.get(metric.name) is not None]
+        values = [float(s.values[metric.name] or 0.0) for s in known]
+        if persons(known) < max(smallest, 2) or (middle := median(values)) <= 0:
+            continue
+        times = f"{max(values) / middle:.1f} times the median"
+        yield f"worst {metric.label} of {diagnosis} ({len(known)}): {times}."
 
 
 def losses(
