@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import click
 import typer
@@ -20,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from pasta_model.errors import PastaError
+from pasta_model.errors import MemoryShortageError, PastaError
 
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
@@ -32,17 +33,40 @@ def run_command(app: typer.Typer) -> None:
     try:
         status = typer.main.get_command(app)(standalone_mode=False)
     except PastaError as error:
-        errors.print("[bold red]error:[/] ", end="")
-        errors.print(str(error), markup=False, highlight=False)
-        sys.exit(EXIT_MISTAKE)
+        _refuse(errors, error)
     except click.ClickException as error:  # a wrong option or argument
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         status = EXIT_INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        _refuse(errors, _shortage(error))
     if status == EXIT_INTERRUPTED:  # typer's own answer to Ctrl-C
         errors.print("stopped; the same command goes on from here", markup=False)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _refuse(errors: Console, error: PastaError) -> NoReturn:
+    errors.print("[bold red]error:[/] ", end="")
+    errors.print(str(error), markup=False, highlight=False)
+    sys.exit(EXIT_MISTAKE)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, of the machine or of the GPU; torch is not imported for it."""
+    torch = sys.modules.get("torch")
+    kinds = (MemoryError, torch.OutOfMemoryError) if torch else (MemoryError,)
+    return isinstance(error, kinds) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def _shortage(error: Exception) -> MemoryShortageError:
+    said = (str(error) or "out of memory").splitlines()[0]
+    return MemoryShortageError(
+        f"memory ran out ({said}); use a smaller batch, fewer --workers or coarser voxels, or a machine or"
+        " GPU with more memory"
+    )
 
 
 def log_to_console(*, verbose: bool) -> None:

@@ -73,6 +73,10 @@ class BudgetError(PrivacyError):
     """The next step would spend more than is left; it was not taken."""
 
 
+class MemoryShortageError(PastaError):
+    """The machine has not enough memory for what is asked of it."""
+
+
 class Problems:
     """Collect every problem first, then raise them together.
 

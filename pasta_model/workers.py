@@ -6,22 +6,36 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 from threading import Thread
+
+from pasta_model.errors import MemoryShortageError
 
 WATCH_SECONDS = 0.5
 
 
 @contextmanager
 def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of processes; drop what is left to do when one fails or on Ctrl-C."""
+    """Yield a pool of processes; drop what is left to do when one fails or on Ctrl-C.
+
+    Raises
+    ------
+    MemoryShortageError
+        When a process is killed: by the system, as memory runs out.
+    """
     with _single_threaded():
         pool = ProcessPoolExecutor(
             max_workers=workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
         )
         try:
             yield pool
+        except BrokenProcessPool as error:
+            raise MemoryShortageError(
+                f"one of {workers} worker processes was killed, most likely as memory ran out; use fewer"
+                " --workers, or a smaller batch, and run the same command again"
+            ) from error
         except BaseException:  # Ctrl-C: what is half done is not waited for
             for child in active_children():
                 child.terminate()
