@@ -86,7 +86,7 @@ def region_table(rows: Sequence[RegionRow]) -> Table:
         signed = (row.bias, row.lower_limit, row.upper_limit)
         bias, low, high = (estimate_cell(value, 3, sign=True) for value in signed)
         errors = [estimate_cell(row.mae, 3), estimate_cell(row.correlation, 2)]
-        return [Cell(row.method), Cell(str(row.subjects)), bias, *errors, low, high]
+        return [Cell(row.method), Cell(row.count), bias, *errors, low, high]
 
     columns = [
         Column("Region", "text"),
@@ -111,7 +111,7 @@ def _method_rows(rows: Sequence[GroupRow], metrics: Sequence[Metric]) -> list[li
     return [
         [
             Cell(row.method),
-            Cell(str(row.subjects)),
+            Cell(row.count),
             *(_metric_cell(row, metric, winners[metric.name]) for metric in metrics),
         ]
         for row in rows

@@ -76,6 +76,7 @@ def test_suppressed_groups_stand_there_with_the_reason(scores: list[SubjectScore
     hidden = [cell for group in table.rows[:2] for row in group.rows for cell in row[2:]]
     assert {cell.text for cell in hidden} == {"not available"}
     assert any("fewer than 3 subjects" in note for note in table.notes)
+    assert {row[1].text for group in table.rows[:2] for row in group.rows} == {"not shown", "fewer than 3"}
 
 
 def test_other_kinds_hold_their_own_rows_only(scores: list[SubjectScore]) -> None:
