@@ -184,6 +184,12 @@ class Federation:
         self.watch.event("ended early", round=number, spent=sorted(self.members.spent), why=why)
         return why
 
+    def _write_card(self, progress: Progress) -> None:
+        from server.card import write_model_card  # draws in what reports need
+
+        subjects = {name: m.report.train_subjects for name, m in self.members.training.items()}
+        write_model_card(self.folder.path, self.settings, progress, subjects=subjects)
+
     def _finish(self, progress: Progress, *, why: str) -> None:
         """Measure the last model, which no round has measured yet, and keep best and last."""
         start, number = time.monotonic(), progress.next_round
@@ -206,6 +212,7 @@ class Federation:
                 self.folder, number - 1, lambda t, way: self.questions.measure(progress, t, way).mae
             )
         self.folder.finish(progress)
+        self._write_card(progress)
         self.watch.stands("finished", round=number, why=why)
         if progress.best_round < 0:
             logger.info("best model: the last, after %d rounds; no site told an error", number)

@@ -56,6 +56,7 @@ def test_a_run_sees_the_stores_and_leaves_nothing_in_them(make_job: MakeJob, tmp
         assert all((view / name).resolve() == (store / name).resolve() for name in LINKED)
         assert (view / "state").is_dir()
         assert SiteStore(view).entries == SiteStore(store).entries
+    assert "not a medical device" in (job.output / "MODEL_CARD.md").read_text(encoding="utf-8")
     again = linked(job.stores, job.folder / "sites")
     assert again == {site: job.folder / "sites" / site for site in job.stores}
 
