@@ -18,7 +18,7 @@ CODE := client server pasta_model simulation tests benchmarks
 say = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo real-scan nginx test fmt clean
+.PHONY: help env demo real-scan nginx chromium test fmt clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ demo: $(STAMP) ## a federation on this machine, end to end: outputs/demo/report.
 real-scan: $(REAL_T1) ## fetch a real T1 MRI (Colin27) for one more test, where Debian's packages are
 
 nginx: $(NGINX) ## fetch nginx, installed nowhere, for the tests of the proxy, where Debian's packages are
+
+chromium: ## install Chromium for the test of the report in a browser, where CI runs as root on Debian
+	@[ -n "$$CI" ] && [ "$$(id -u)" = 0 ] && apt-get update -q >/dev/null && \
+		apt-get install -y -q --no-install-recommends chromium >/dev/null
 
 test: $(STAMP) ## every check, the slow ones too; stops at the first that fails
 	$(call say,ruff)
@@ -46,6 +50,7 @@ test: $(STAMP) ## every check, the slow ones too; stops at the first that fails
 	$(call say,tests: slow and integration)
 	@$(MAKE) -s real-scan || echo "no real T1 could be fetched: one test is left out"
 	@command -v nginx >/dev/null || $(MAKE) -s nginx || echo "no nginx could be fetched: the tests of the proxy are left out"
+	@command -v chromium >/dev/null || $(MAKE) -s chromium || echo "no Chromium: the test of the report in a browser is left out"
 	@PASTA_REAL_T1="$(CURDIR)/$(REAL_T1)" PASTA_NGINX="$$(command -v nginx || echo "$(CURDIR)/$(NGINX)")" \
 		$(BIN)/pytest -q -m "slow or integration" --durations=10 $(PYTEST)
 	$(call say,all checks passed)
