@@ -89,10 +89,6 @@ class FeatureSums:
             )
         return type(self)(self.count + other.count, self.total + other.total, self.outer + other.outer)
 
-    def without_few(self, minimum: int) -> Self:
-        """Return the sums, or those of nobody where fewer than `minimum` persons stand behind them."""
-        return self if self.count >= minimum else type(self).none(self.total.size)
-
     def mean(self) -> NDArray[np.float64]:
         """Mean of each feature, (k,).
 

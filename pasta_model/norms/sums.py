@@ -148,10 +148,6 @@ class NormSums:
     def __add__(self, other: Self) -> Self:
         return self.pool([self, other])
 
-    def without_few(self, smallest: int) -> Self:
-        """Return the sums, or those over nobody where they are of fewer than `smallest` persons."""
-        return self if self.count >= smallest else self.empty(spacing=self.spacing, fwhm=self.fwhm)
-
 
 def scaled_age(age: float) -> float:
     """Return x, the age in decades from 75 years."""

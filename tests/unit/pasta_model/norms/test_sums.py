@@ -73,15 +73,6 @@ def test_of_several_visits_the_first_counts(make_people, make_pet) -> None:
     np.testing.assert_array_equal(once.uptake, again.uptake)
 
 
-def test_few_people_stay_at_home(make_people) -> None:
-    sums = NormSums.of(make_people(3), spacing=3.0)
-    assert sums.without_few(3) is sums
-    nobody = sums.without_few(4)
-    assert (nobody.count, nobody.age, nobody.age_squared) == (0, 0, 0)
-    assert not any(getattr(nobody, name).any() for name in VOLUMES)
-    np.testing.assert_array_equal((sums + nobody).uptake, sums.uptake)
-
-
 def test_every_missing_age_and_every_bad_pet_is_named(make_people) -> None:
     people = make_people(4)
     ageless = [people[0], *(replace(p, age=None) for p in people[1:3]), replace(people[3], age=np.nan)]
