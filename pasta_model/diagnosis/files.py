@@ -42,6 +42,44 @@ def write_rows(path: Path, rows: Sequence[DiagnosisRow]) -> None:
     write_table(path, [*header, "why"], lines)
 
 
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read what `write_predictions` wrote.
+
+    Raises
+    ------
+    ManifestError
+        When the file is missing or another table; all bad rows at once.
+    """
+    if not path.is_file():
+        raise ManifestError(f"{path}: no such file; run 'pasta diagnose' first")
+    problems = Problems(f"{path}: no table of predictions")
+    header, lines = read_table(path, problems)
+    if missing := {*_WHAT, *_WHO} - set(header):
+        problems.add(f"found columns {header}, wanted {sorted(missing)} too")
+        problems.raise_if_any(ManifestError)
+    found = []
+    for number, line in lines.items():
+        try:
+            found.append(_prediction(line))
+        except (ValueError, LookupError) as error:
+            problems.add(f"line {number}: {error}")
+    problems.raise_if_any(ManifestError)
+    return found
+
+
+def _prediction(line: Mapping[str, str]) -> Prediction:
+    task = TASKS[line["task"]]
+    found = tuple(float(line[f"probability_{name}"]) for name in task.classes)
+    if not all(0 <= p <= 1 for p in found):
+        raise ValueError(f"found probabilities {found}, wanted numbers in [0, 1]")
+    task.label(line["diagnosis"])
+    return Prediction(
+        **{name: line[name] for name in (*_WHAT, *_WHO) if name != "fold"},
+        fold=int(line["fold"]),
+        probabilities=found,
+    )
+
+
 def read_rows(path: Path) -> list[DiagnosisRow]:
     """Read what `write_rows` wrote.
 

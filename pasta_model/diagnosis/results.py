@@ -35,6 +35,29 @@ class DiagnosisRow:
 
 
 @dataclass(frozen=True)
+class AucDifference:
+    """AUC of a reader on one input minus that of the same reader on a reference, on the same persons.
+
+    Attributes
+    ----------
+    against
+        The reference, which its reader was trained on and applied to: "real PET", "MRI".
+    """
+
+    task: str
+    reader: str
+    trained_on: str
+    applied_to: str
+    against: str
+    difference: Estimate
+
+    @property
+    def kind(self) -> tuple[str, str, str, str]:
+        """Task, reader, trained on, applied to."""
+        return self.task, self.reader, self.trained_on, self.applied_to
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a reader says of one session, by the fold that was trained without this person.
 

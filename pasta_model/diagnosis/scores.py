@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pasta_model.diagnosis.results import DiagnosisRow, Prediction
+from pasta_model.diagnosis.inputs import MRI, REAL_PET
+from pasta_model.diagnosis.results import AucDifference, DiagnosisRow, Prediction
 from pasta_model.diagnosis.tasks import TASKS
 from pasta_model.errors import ManifestError
 from pasta_model.evaluation.estimates import RESAMPLES, Estimate, bootstrap
@@ -157,6 +158,37 @@ def auc_difference(
         name="diagnosis",
         resamples=resamples,
     )
+
+
+def auc_differences(
+    predictions: Sequence[Prediction],
+    *,
+    against: Sequence[str] = (REAL_PET, MRI),
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> list[AucDifference]:
+    """Lay every input beside the references, by task and reader; one that was not read has no row.
+
+    Where two are not of the same sessions the difference is not available, with that reason.
+    """
+    kinds = by_kind(predictions)
+    rows = []
+    for kind in kinds:
+        for name in against:
+            other = (kind[0], kind[1], name, name)
+            if other in kinds and other != kind:
+                rows.append(AucDifference(*kind, name, _paired(predictions, kind, other, seed, resamples)))
+    return rows
+
+
+def _paired(
+    predictions: Sequence[Prediction], kind: Kind, other: Kind, seed: int, resamples: int
+) -> Estimate:
+    own = [p for p in predictions if (p.task, p.reader, p.trained_on, p.applied_to) in (kind, other)]
+    try:
+        return auc_difference(own, kind, other, seed=seed, resamples=resamples)
+    except ManifestError:
+        return Estimate(None, why="not of the same sessions: a difference needs pairs")
 
 
 def _confusion(found: Readings) -> Callable[[Rows], NDArray[np.float64]]:

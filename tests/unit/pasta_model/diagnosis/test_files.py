@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pasta_model.diagnosis.files import read_rows, write_rows
-from pasta_model.diagnosis.results import DiagnosisRow
+from pasta_model.diagnosis.files import read_predictions, read_rows, write_predictions, write_rows
+from pasta_model.diagnosis.results import DiagnosisRow, Prediction
 from pasta_model.diagnosis.scores import unavailable_row
 from pasta_model.errors import ManifestError
 from pasta_model.evaluation.estimates import Estimate
@@ -24,6 +24,23 @@ ROWS = [
 def test_rows_come_back(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.tsv", ROWS)
     assert read_rows(tmp_path / "rows.tsv") == ROWS
+
+
+def test_predictions_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.tsv"
+    found = [
+        Prediction("CN / Dementia", "network", "MRI", "MRI", 2, "rid:1", "bl", "A", "CN", (0.25, 0.75)),
+        Prediction("CN / MCI / Dementia", "regions", "a", "b", 0, "p", "", "B", "MCI", (0.1, 0.2, 0.7)),
+    ]
+    write_predictions(path, found)
+    assert read_predictions(path) == found
+    path.write_text(path.read_text().replace("0.25", "2.5").replace("\tMCI\t", "\tLMCI\t"))
+    with pytest.raises(ManifestError, match="2 problem") as caught:
+        read_predictions(path)
+    assert "line 2: found probabilities (2.5, 0.75)" in str(caught.value)
+    path.write_text("a\tb\n1\t2\n")
+    with pytest.raises(ManifestError, match="found columns"):
+        read_predictions(path)
 
 
 def test_bad_rows_are_all_named(tmp_path: Path) -> None:

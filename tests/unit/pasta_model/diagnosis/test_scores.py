@@ -13,6 +13,7 @@ from pasta_model.diagnosis.scores import (
     Readings,
     auc,
     auc_difference,
+    auc_differences,
     balanced_accuracy,
     macro_f1,
     readings_of,
@@ -123,6 +124,26 @@ def test_a_difference_needs_pairs() -> None:
         auc_difference([*one, *other], kinds[0], kinds[1], seed=0)
     with pytest.raises(ManifestError, match=r"no predictions of .*'c'"):
         auc_difference(one, kinds[0], kinds[2], seed=0)
+
+
+def test_every_input_is_laid_beside_the_references() -> None:
+    diagnoses, rng = ["CN", "Dementia"] * 10, np.random.default_rng(3)
+    found = [
+        p for name in ("MRI", "real PET", "m")
+        for p in predictions(diagnoses, rng.uniform(0, 1, 20).tolist(), method=name)
+    ]  # fmt: skip
+    found += [replace(p, trained_on="real PET") for p in found if p.trained_on == "m"]
+    found = [*found, *predictions(diagnoses[:4], [0.1, 0.9, 0.2, 0.8], method="few")]
+    rows = auc_differences(found, seed=0, resamples=50)
+    assert [(r.trained_on, r.applied_to, r.against) for r in rows] == [
+        ("MRI", "MRI", "real PET"), ("real PET", "real PET", "MRI"), ("m", "m", "real PET"),
+        ("m", "m", "MRI"), ("real PET", "m", "real PET"), ("real PET", "m", "MRI"),
+        ("few", "few", "real PET"), ("few", "few", "MRI"),
+    ]  # fmt: skip
+    kinds = {name: (TWO, "network", name, name) for name in ("MRI", "real PET", "m")}
+    assert rows[2].difference == auc_difference(found, kinds["m"], kinds["real PET"], seed=0, resamples=50)
+    assert rows[0].difference.value == pytest.approx(-rows[1].difference.value)
+    assert rows[-1].difference.why.startswith("not of the same sessions")
 
 
 def test_a_row_that_cannot_be_had_says_why() -> None:
