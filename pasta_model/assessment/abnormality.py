@@ -104,8 +104,8 @@ def z_maps(session: Session, pets: Mapping[str, Path], *, norms: Norms) -> dict[
 
 
 def write_overlaps(path: Path, overlaps: Sequence[SubjectOverlap]) -> None:
-    """Write one row a session, method and threshold: volumes in ml, clusters."""
-    names = [field.name for field in fields(SubjectOverlap)]
+    """Write one row a session, method and threshold: volumes in ml, clusters; then what is lost, invented."""
+    names = [*(field.name for field in fields(SubjectOverlap)), "lost_ml", "invented_ml"]
     write_table(path, names, [[_cell(getattr(row, name)) for name in names] for row in overlaps])
 
 

@@ -8,7 +8,6 @@ from pasta_model.assessment.abnormality import REAL, z_maps
 from pasta_model.data.manifest import Session
 from pasta_model.data.volume import Volume, read_volume
 from pasta_model.derivatives import spread_path
-from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.norms.model import Norms
 from pasta_model.report.cases import Case, Chosen
 from pasta_model.report.surfaces import surface_picture
@@ -47,8 +46,8 @@ def cases(
         if norms and session.clinical.get("age") is not None:
             maps = z_maps(session, {score.method: pets[score.key]}, norms=norms)
             volumes |= {"z_real": maps[REAL], "z_synthetic": maps[score.method]}
-        if spreads and spread_path(spreads[score.key]).is_file():
-            volumes["uncertainty"] = read_volume(spread_path(spreads[score.key]), unit="SUVR")
+        if (own := (spreads or {}).get(score.key)) and spread_path(own).is_file():
+            volumes["uncertainty"] = read_volume(spread_path(own), unit="SUVR")
         yield Case(score.subject, score.site, score.diagnosis, each.rule, volumes)
 
 
@@ -81,9 +80,3 @@ def surfaces(
         title = f"{score.diagnosis}: subject {score.subject}, site {score.site}"
         named = {"Real PET": maps.pop(REAL), **maps}
         yield f"{title}. Chosen by rule: {each.rule}.", surface_picture(named, title=title)
-
-
-def worst(scores: Sequence[SubjectScore], method: str, *, metric: str, count: int = 5) -> list[SubjectScore]:
-    """Return the sessions on which a method is worst: the failures that a model card names."""
-    known = [s for s in scores if s.method == method and s.values.get(metric) is not None]
-    return sorted(known, key=lambda s: -float(s.values[metric] or 0.0))[:count]

@@ -26,7 +26,7 @@ from pasta_model.report.style import (
 )
 
 GLOBAL = "global"
-_CURVES = (("loss", "Training loss", "loss"), ("valid_mae", "Validation MAE", "MAE (SUVR)"))
+CURVES = {"loss": ("Training loss", "loss"), "valid_mae": ("Validation MAE", "MAE (SUVR)")}
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> bytes:
@@ -36,12 +36,12 @@ def curves(history: Sequence[Mapping[str, Any]]) -> bytes:
     ----------
     history
         One mapping a round: "round", "loss" and "valid_mae" by site, each of them optional.
-        A site named "global" is the thick line; without one it is the mean of the sites.
+        A site named "global" is the thick line; without one it is the mean of the sites, if they are several.
     """
     with figure_style():
         figure = Figure(figsize=(10.2, 3.9), layout="constrained")
         frames = figure.subplots(1, 2)
-        for axes, (key, title, unit) in zip(frames, _CURVES, strict=True):
+        for axes, (key, (title, unit)) in zip(frames, CURVES.items(), strict=True):
             label_axes(axes, title=title, x="round", y=unit)
             _lines(axes, history, key)
         handles, labels = frames[0].get_legend_handles_labels()
@@ -102,10 +102,12 @@ def _lines(axes: Axes, history: Sequence[Mapping[str, Any]], key: str) -> None:
         axes.plot(
             rounds, values[:, index], color=colour(index), linewidth=1.4, marker="o", markersize=3, label=site
         )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if GLOBAL not in names and len(sites) == 1:
+        return
     thick = [entry.get(GLOBAL, _mean(row)) for entry, row in zip(by_round, values, strict=True)]
     label = GLOBAL if GLOBAL in names else "mean of the sites"
     axes.plot(rounds, thick, color=INK, linewidth=2.6, label=label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pasta_model.diagnosis.results import DiagnosisRow
+from pasta_model.diagnosis.results import AucDifference, DiagnosisRow
 from pasta_model.evaluation.agreement import RegionRow
 from pasta_model.evaluation.columns import ALL_METRICS, METRICS, WHOLE
 from pasta_model.evaluation.scores import SubjectScore, common_grid
@@ -14,7 +14,7 @@ from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow
 from pasta_model.norms.overlap import OverlapRow
 from pasta_model.report import findings
 from pasta_model.report.cases import Case
-from pasta_model.report.charts import curves, metaroi_scatter, metric_bars
+from pasta_model.report.charts import CURVES, GLOBAL, curves, metaroi_scatter, metric_bars
 from pasta_model.report.content import LIMITS
 from pasta_model.report.embedding import NIIVUE, NIIVUE_SHA256
 from pasta_model.report.html import pictures_of
@@ -23,6 +23,7 @@ from pasta_model.report.paired import compare, paired_table, statement, summary
 from pasta_model.report.panels import subject_panel
 from pasta_model.report.privacy import Privacy, privacy_blocks
 from pasta_model.report.provenance import Provenance, provenance_blocks
+from pasta_model.report.published import with_paper
 from pasta_model.report.tables import KINDS, family_tables, group_table, region_table
 from pasta_model.report.viewer import budget_left, viewer_of
 
@@ -48,6 +49,8 @@ class Evaluation:
         How many cases the rule chose, where `cases` are fewer.
     people
         Whether the subjects are people, not twins: then the page says how to keep it.
+    unseen
+        Whether it was checked that no generator was trained on those who are diagnosed.
     surfaces
         Pictures of z maps (PNG), by caption.
     card
@@ -63,6 +66,8 @@ class Evaluation:
     facts: Mapping[str, str] = field(default_factory=dict)
     regions: Sequence[RegionRow] = ()
     diagnosis: Sequence[DiagnosisRow] = ()
+    auc_differences: Sequence[AucDifference] = ()
+    unseen: bool = False
     overlap: Sequence[OverlapRow] = ()
     coverage: Sequence[CoverageRow] = ()
     spread: Sequence[SpreadRow] = ()
@@ -152,7 +157,8 @@ def _bars(found: Evaluation) -> Picture:
 def _families(found: Evaluation) -> list[Block]:
     """Return the metrics on other scales and regions: folded, for those who compare papers."""
     overall = [row for row in found.groups if row.kind == "all"]
-    tables = family_tables(overall, kind="all", metrics=ALL_METRICS, shown=METRICS)
+    found_tables = family_tables(overall, kind="all", metrics=ALL_METRICS, shown=METRICS)
+    tables = [with_paper(table) for table in found_tables]
     return [Fold("The same in other units: over the volume, by slice, and as the paper reports", tables)] * (
         len(tables) > 0
     )
@@ -186,7 +192,12 @@ def _metaroi(found: Evaluation) -> list[Block]:
 
 
 def _diagnosis(found: Evaluation) -> list[Block]:
-    return [findings.diagnosis_table(found.diagnosis)] if found.diagnosis else []
+    blocks: list[Block] = []
+    if found.diagnosis:
+        blocks.append(findings.diagnosis_table(found.diagnosis, unseen=found.unseen))
+    if found.auc_differences:
+        blocks.append(findings.auc_table(found.auc_differences))
+    return blocks
 
 
 def _abnormality(found: Evaluation) -> list[Block]:
@@ -214,7 +225,13 @@ def _training(found: Evaluation) -> list[Block]:
     if not found.history:
         return []
     alt = f"Training loss and validation MAE over {len(found.history)} rounds, a line for each site."
-    caption = "Thin lines: one site each. Thick line: the whole federation."
+    names = {name for entry in found.history for key in CURVES for name in entry.get(key) or {}}
+    if len(names - {GLOBAL}) > 1:
+        caption = "Thin lines: one site each. Thick line: the whole federation."
+    elif GLOBAL in names:
+        caption = "Thin line: the one site that trains. Thick line: the common model."
+    else:
+        caption = "One line: a single site, or the data of all in one place."
     return [Picture(curves(found.history), alt, caption, "chart")]
 
 

@@ -3,15 +3,23 @@
 
 from collections.abc import Sequence
 
-from pasta_model.diagnosis.results import DiagnosisRow
+from pasta_model.diagnosis.results import AucDifference, DiagnosisRow
 from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow
 from pasta_model.norms.overlap import OverlapRow
 from pasta_model.report.page import Cell, Column, RowGroup, Table
 from pasta_model.report.tables import INTERVALS, estimate_cell, grouped, number
 
+_CLUSTERS = ("sensitivity", "precision", "specificity")
 
-def diagnosis_table(rows: Sequence[DiagnosisRow]) -> Table:
-    """Return what readers tell of each kind of scan, a group of rows a task and reader."""
+
+def diagnosis_table(rows: Sequence[DiagnosisRow], *, unseen: bool = False) -> Table:
+    """Return what readers tell of each kind of scan, a group of rows a task and reader.
+
+    Parameters
+    ----------
+    unseen
+        Whether it was checked that no generator was trained on these subjects.
+    """
 
     def line(row: DiagnosisRow) -> list[Cell]:
         values = (row.balanced_accuracy, row.f1, row.auc)
@@ -27,12 +35,42 @@ def diagnosis_table(rows: Sequence[DiagnosisRow]) -> Table:
         Column("F1", direction="higher"),
         Column("AUC", direction="higher"),
     ]
+    checked = (
+        "no generator was trained on these subjects, by the table of splits"
+        if unseen
+        else "whether a generator was trained on these subjects was not checked here"
+    )
     caption = (
-        "The same folds and budget for every input; no generator has trained on these subjects. Reader"
-        f" 'regions' is logistic regression on regional values. {INTERVALS}"
+        f"The same folds and budget for every input; {checked}. Reader 'regions' is logistic regression on"
+        f" regional values. {INTERVALS}"
     )
     groups = grouped(rows, lambda row: f"{row.task}, {row.reader}", line)
     return Table("Diagnosis from each input", columns, groups, caption)
+
+
+def auc_table(rows: Sequence[AucDifference]) -> Table:
+    """Return by how much the AUC of each input differs from that of the references, on the same persons."""
+    references = list(dict.fromkeys(row.against for row in rows))
+    found = {(row.kind, row.against): row.difference for row in rows}
+    kinds = list(dict.fromkeys(row.kind for row in rows))
+
+    def line(kind: tuple[str, str, str, str]) -> list[Cell]:
+        values = [found.get((kind, name)) for name in references]
+        cells = (Cell("itself") if v is None else estimate_cell(v, 3, sign=True) for v in values)
+        return [Cell(kind[2]), Cell(kind[3]), *cells]
+
+    columns = [
+        Column("Task, reader", "text"),
+        Column("Trained on", "text"),
+        Column("Applied to", "text"),
+        *(Column(f"AUC minus that of {name}", direction="higher") for name in references),
+    ]
+    caption = (
+        "Differences on the same persons, who are drawn together: an interval that holds 0 does not tell the"
+        f" two apart. {INTERVALS}"
+    )
+    groups = grouped(kinds, lambda kind: f"{kind[0]}, {kind[1]}", line)
+    return Table("Paired differences of AUC", columns, groups, caption)
 
 
 def overlap_tables(rows: Sequence[OverlapRow]) -> list[Table]:
@@ -44,23 +82,28 @@ def overlap_tables(rows: Sequence[OverlapRow]) -> list[Table]:
 
     def shares(row: OverlapRow) -> list[Cell]:
         voxels = (row.dice, row.sensitivity, row.precision)
-        clusters = (row.cluster_sensitivity, row.cluster_specificity)
+        clusters = (row.cluster_sensitivity, row.cluster_precision, row.cluster_specificity)
         return [*who(row), *(estimate_cell(value, 2) for value in (*voxels, *clusters))]
 
     def sizes(row: OverlapRow) -> list[Cell]:
-        volumes = (row.real_ml, row.synthetic_ml, row.invented_ml)
+        volumes = (row.real_ml, row.synthetic_ml, row.kept_ml, row.lost_ml, row.invented_ml)
         return [*who(row), *(estimate_cell(value, 1) for value in volumes)]
 
-    heads = ("Dice", "Sensitivity", "Precision", "Cluster sensitivity", "Cluster specificity")
+    heads = ("Dice", "Sensitivity", "Precision", *(f"Cluster {n}" for n in _CLUSTERS))
     by_share = [*names, *(Column(head, direction="higher") for head in heads)]
     by_size = [
         *names,
         Column("Real (ml)"),
         Column("Synthetic (ml)"),
+        Column("Kept (ml)", "number", "higher"),
+        Column("Lost (ml)", "number", "lower"),
         Column("Invented (ml)", "number", "lower"),
     ]
     below = "Voxels below the threshold against norms of healthy subjects of the same age."
-    invented = "Invented: in the synthetic PET and not in the real one; in a healthy subject all of it is."
+    invented = (
+        "Kept: in both PETs. Lost: in the real one only, smoothed away. Invented: in the synthetic one only;"
+        " in a healthy subject that is what would harm."
+    )
     return [
         Table(
             "Hypometabolism of the synthetic PET where the real one has it",

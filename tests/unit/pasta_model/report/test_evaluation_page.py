@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pasta_model.data.volume import Volume
+from pasta_model.diagnosis.results import AucDifference
 from pasta_model.evaluation.agreement import agreement
 from pasta_model.evaluation.estimates import Estimate
 from pasta_model.evaluation.scores import SubjectScore
@@ -87,6 +88,23 @@ def test_many_rivals_get_one_and_their_tables_are_folded(found: Evaluation) -> N
     result = next(section for section in page.sections if section.id == "result")
     assert [b.title for b in result.blocks if isinstance(b, Table)] == ["All subjects", "Paired differences"]
     assert {"By site", "By diagnosis"} <= {b.summary for b in result.blocks if isinstance(b, Fold)}
+
+
+@pytest.mark.parametrize(("sites", "said"), [
+    ({"A": 1.0}, "One line: a single site"),
+    ({"A": 1.0, "B": 2.0}, "Thin lines: one site each"),
+    ({"A": 1.0, "global": 2.0}, "Thin line: the one site that trains"),
+])  # fmt: skip
+def test_the_training_chart_says_what_its_lines_are(sites: dict[str, float], said: str) -> None:
+    page = evaluation_page(Evaluation("T", "federated", [], [], history=[{"round": 1, "loss": sites}] * 2))
+    (picture,) = pictures_of(page)
+    assert picture.caption.startswith(said)
+
+
+def test_readers_are_compared_with_those_of_real_scans() -> None:
+    row = AucDifference("CN / Dementia", "network", "m", "m", "real PET", Estimate(-0.1, -0.2, 0.0))
+    page = evaluation_page(Evaluation("T", "m", [], [], auc_differences=[row]))
+    assert _tables(page) == ["Paired differences of AUC"]
 
 
 def test_one_method_is_compared_with_nobody(found: Evaluation) -> None:

@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables hold the values with their intervals, mark the best, and say why a value is missing."""
 
+from dataclasses import replace
+
 import pytest
 
-from pasta_model.diagnosis.results import DiagnosisRow
+from pasta_model.diagnosis.results import AucDifference, DiagnosisRow
 from pasta_model.evaluation.agreement import RegionRow, agreement
-from pasta_model.evaluation.columns import ALL_METRICS, METRICS
+from pasta_model.evaluation.columns import ALL_METRICS, METRICS, PAPER
 from pasta_model.evaluation.estimates import Estimate
 from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.evaluation.summary import GroupRow, summarise
 from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow
 from pasta_model.norms.overlap import OverlapRow
-from pasta_model.report.findings import coverage_table, diagnosis_table, overlap_tables, spread_table
+from pasta_model.report.findings import (
+    auc_table,
+    coverage_table,
+    diagnosis_table,
+    overlap_tables,
+    spread_table,
+)
 from pasta_model.report.page import Table
+from pasta_model.report.published import with_paper
 from pasta_model.report.tables import estimate_cell, family_tables, group_table, region_table
 
 ONE = Estimate(0.5, 0.4, 0.6)
@@ -119,14 +128,61 @@ def test_diagnosis_by_task_and_reader() -> None:
     assert table.notes == ["one class only"]
 
 
+def test_only_what_was_checked_is_said() -> None:
+    row = DiagnosisRow("CN / Dementia", "network", "MRI", "MRI", 9, ONE, ONE, ONE)
+    assert "was not checked here" in diagnosis_table([row]).caption
+    assert "no generator was trained on these subjects" in diagnosis_table([row], unseen=True).caption
+
+
+def test_auc_against_each_reference() -> None:
+    about = ("CN / Dementia", "network")
+    rows = [
+        AucDifference(*about, "MRI", "MRI", "real PET", Estimate(-0.1, -0.2, 0.0)),
+        AucDifference(*about, "real PET", "fedavg", "real PET", Estimate(-0.05, -0.1, 0.02)),
+        AucDifference(*about, "real PET", "fedavg", "MRI", NONE),
+    ]
+    table = auc_table(rows)
+    assert [column.heading for column in table.columns[3:]] == [
+        "AUC minus that of real PET", "AUC minus that of MRI"
+    ]  # fmt: skip
+    assert _texts(table) == [
+        ["MRI", "MRI", "\u22120.100", "itself"],
+        ["real PET", "fedavg", "\u22120.050", "not available"],
+    ]
+
+
+def test_the_paper_stands_beside_its_own_measures_only(scores: list[SubjectScore]) -> None:
+    own = [replace(s, values={**s.values, **dict.fromkeys([*PAPER, "mse_published"], 0.5)}) for s in scores]
+    tables = family_tables(summarise(own), kind="all", metrics=ALL_METRICS)
+    (published,) = (t for t in tables if any("as published" in c.heading for c in t.columns))
+    table = with_paper(published)
+    assert table.rows[-1].heading == "the paper, on ADNI"
+    cells = dict(zip([c.heading for c in table.columns[1:]], _texts(table)[-1], strict=True))
+    assert cells["MAE, as published (of [0, 1])"] == "0.0345"
+    assert cells["PSNR, as published (dB)"] == "24.59"
+    assert cells["MSE, as published (of [0, 1])"] == cells["Subjects"] == "not reported"
+    assert "other subjects, scanners" in table.caption
+    (other,) = (t for t in tables if "MetaROI" in t.columns[-1].heading)
+    assert with_paper(other) is other
+
+
 def test_overlap_as_shares_and_as_volumes() -> None:
     values = [Estimate(k / 10) for k in range(1, 6)]
-    row = OverlapRow("federated", "CN", -2.0, 9, *values, Estimate(7.0), Estimate(8.0), Estimate(9.0))
+    row = OverlapRow(
+        "federated", "CN", -2.0, 9, *values, Estimate(7.0), Estimate(8.0), Estimate(9.0),
+        cluster_precision=Estimate(0.6), lost_ml=Estimate(5.0), kept_ml=Estimate(2.0),
+    )  # fmt: skip
     shares, sizes = overlap_tables([row])
-    assert _texts(shares) == [["federated", "\u22122", "9", "0.10", "0.20", "0.30", "0.40", "0.50"]]
-    assert _texts(sizes) == [["federated", "\u22122", "9", "7.0", "8.0", "9.0"]]
-    assert shares.columns[4].heading == "Dice"
-    assert sizes.columns[-1].direction == "lower"
+    assert _texts(shares) == [["federated", "\u22122", "9", "0.10", "0.20", "0.30", "0.40", "0.60", "0.50"]]
+    assert _texts(sizes) == [["federated", "\u22122", "9", "7.0", "8.0", "2.0", "5.0", "9.0"]]
+    assert [column.heading for column in shares.columns[4:]] == [
+        "Dice", "Sensitivity", "Precision", "Cluster sensitivity", "Cluster precision", "Cluster specificity"
+    ]  # fmt: skip
+    assert [(column.heading, column.direction) for column in sizes.columns[-3:]] == [
+        ("Kept (ml)", "higher"), ("Lost (ml)", "lower"), ("Invented (ml)", "lower")
+    ]  # fmt: skip
+    hidden = replace(row, hidden="fewer than 5 subjects: the site's policy")
+    assert [row[2] for row in _texts(overlap_tables([hidden])[0])] == ["fewer than 5"]
 
 
 def test_uncertainty() -> None:
