@@ -2,22 +2,24 @@
 """The report of `pasta evaluate`: any methods' PETs beside the real ones, as one page."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 from pasta_model.assessment.gallery import Key, cases, surfaces
+from pasta_model.assessment.sidecars import Told
 from pasta_model.checkpoint import PACKAGES
 from pasta_model.data.manifest import Session
-from pasta_model.diagnosis.results import DiagnosisRow
+from pasta_model.diagnosis.results import AucDifference, DiagnosisRow
 from pasta_model.evaluation.comparison import EvaluationResult
 from pasta_model.norms.model import Norms
 from pasta_model.norms.overlap import OverlapRow
 from pasta_model.report.cases import choose_cases
 from pasta_model.report.content import LIMITS, TWINS_NOTICE
 from pasta_model.report.evaluation_page import Evaluation, evaluation_page
-from pasta_model.report.page import Page
+from pasta_model.report.page import Page, Section
 from pasta_model.report.provenance import Provenance
+from pasta_model.report.unlike import unlike_blocks
 
 CASES = 24  # that are read, at 50 MB of memory each; how many are shown, the page's bytes decide
 SHOWN = 4  # methods on the surfaces
@@ -31,6 +33,10 @@ class Assessed:
     ----------
     method
         The one that is compared with the others, and shown.
+    told
+        What lay beside the PETs: spreads, flagged MRIs.
+    smallest
+        Sites of fewer persons are not shown.
     people
         Whether the subjects are people, not twins: then the page says how to keep it.
     """
@@ -41,6 +47,9 @@ class Assessed:
     norms: Norms | None = None
     overlap: Sequence[OverlapRow] = ()
     diagnosis: Sequence[DiagnosisRow] = ()
+    auc_differences: Sequence[AucDifference] = ()
+    told: Told = field(default_factory=Told)
+    smallest: int = 0
     left_out: Sequence[str] = ()
     people: bool = True
 
@@ -75,8 +84,20 @@ def assessment_page(
             facts=facts,
             regions=found.result.regions,
             diagnosis=found.diagnosis,
+            auc_differences=found.auc_differences,
+            coverage=found.told.coverage,
+            spread=found.told.spread,
+            more=_unlike(found),
             overlap=found.overlap,
-            cases=list(cases(chosen[:CASES], sessions, pets[found.method], norms=found.norms)),
+            cases=list(
+                cases(
+                    chosen[:CASES],
+                    sessions,
+                    pets[found.method],
+                    norms=found.norms,
+                    spreads=_spreads(found, pets[found.method]),
+                )
+            ),
             chosen=len(chosen),
             people=found.people,
             surfaces=drawn,
@@ -87,10 +108,21 @@ def assessment_page(
                 digests=digests,
                 settings=settings,
             ),
-            limits=[*LIMITS, *found.left_out],
+            limits=[*LIMITS, *found.left_out, *found.told.left_out],
             seed=seed,
         )
     )
+
+
+def _spreads(found: Assessed, pets: Mapping[Key, Path]) -> dict[Key, Path]:
+    """Return the PETs of the method that is shown beside which a usable spread lies."""
+    keys = {(s.site, s.subject, s.session): s.name for s in found.sessions}
+    return {key: pet for key, pet in pets.items() if (found.method, keys[key]) in found.told.spreads}
+
+
+def _unlike(found: Assessed) -> list[Section]:
+    blocks = unlike_blocks(found.told.unlike, smallest=found.smallest)
+    return [Section("unlike", "MRIs unlike those of the training sites", blocks, "Unlike")]
 
 
 def pets_by_method(result: EvaluationResult, sessions: Sequence[Session]) -> dict[str, dict[Key, Path]]:

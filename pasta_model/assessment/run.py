@@ -9,10 +9,12 @@ from typing import Any
 
 from pasta_model.assessment.abnormality import Abnormality, abnormality, write_overlaps
 from pasta_model.assessment.page import Assessed, assessment_page, pets_by_method
+from pasta_model.assessment.sidecars import Told, beside_pets
 from pasta_model.checkpoint import file_digest
 from pasta_model.data.manifest import Session, read_manifest
-from pasta_model.diagnosis.files import read_rows
-from pasta_model.diagnosis.results import DiagnosisRow
+from pasta_model.diagnosis.files import read_predictions, read_rows
+from pasta_model.diagnosis.results import DiagnosisRow, Prediction
+from pasta_model.diagnosis.scores import auc_differences
 from pasta_model.errors import ConfigError
 from pasta_model.evaluation.comparison import EvaluationResult
 from pasta_model.evaluation.records import write_evaluation
@@ -21,7 +23,7 @@ from pasta_model.norms.overlap import summarise_overlaps
 from pasta_model.report.html import write_page
 from pasta_model.report.page import Page
 
-TABLE = "diagnosis.tsv"  # of `pasta diagnose`
+TABLE, PREDICTIONS = "diagnosis.tsv", "predictions.tsv"  # of `pasta diagnose`
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,14 @@ class Extras:
         The one that is shown and compared.
     norms
         A file of `norms.model.Norms`.
+    predictions
+        Of the readers, for paired differences; empty where only their table is there.
     """
 
     method: str
     norms: Path | None
     diagnosis: Sequence[DiagnosisRow]
+    predictions: Sequence[Prediction] = ()
 
     @classmethod
     def read(
@@ -58,7 +63,9 @@ class Extras:
         if norms:
             Norms.load(norms)
         rows = read_rows(diagnosis / TABLE) if diagnosis else []
-        return cls(method or next(iter(methods)), norms, rows)
+        table = diagnosis / PREDICTIONS if diagnosis else None
+        predictions = read_predictions(table) if table and table.is_file() else []
+        return cls(method or next(iter(methods)), norms, rows, predictions)
 
 
 def assess(
@@ -83,7 +90,11 @@ def assess(
     sessions = read_manifest(manifest)
     found = _abnormality(result, extras, sessions, workers=workers, progress=progress)
     asked: dict[str, Any] = {"manifest": manifest, "folders": folders, "settings": settings}
-    page = _page(result, extras, sessions=sessions, found=found, **asked) if report else None
+    page = None
+    if report:
+        own = {name: settings[name] for name in ("smallest", "seed")}
+        told = beside_pets(result, sessions, folders, **own, workers=workers, progress=progress)
+        page = _page(result, extras, sessions=sessions, found=found, told=told, **asked)
 
     def more(folder: Path) -> None:
         if page:
@@ -100,6 +111,7 @@ def _page(
     *,
     sessions: Sequence[Session],
     found: Abnormality | None,
+    told: Told,
     manifest: Path,
     folders: Mapping[str, Path],
     settings: Mapping[str, Any],
@@ -112,13 +124,16 @@ def _page(
         norms=Norms.load(extras.norms) if extras.norms else None,
         overlap=summarise_overlaps(found.overlaps, smallest=smallest, seed=seed) if found else (),
         diagnosis=extras.diagnosis,
+        auc_differences=auc_differences(extras.predictions, seed=seed),
+        told=told,
+        smallest=smallest,
         left_out=_left_out(result, found),
         people=not all(_is_twin(session) for session in sessions),
     )
-    told = " ".join(f"{name}={folder}" for name, folder in folders.items())
+    words = " ".join(f"{name}={folder}" for name, folder in folders.items())
     return assessment_page(
         about,
-        command=f"pasta evaluate {manifest.name} {told}",
+        command=f"pasta evaluate {manifest.name} {words}",
         seed=seed,
         digests={manifest.name: file_digest(manifest)},
         settings={name: str(v) if isinstance(v, Path) else v for name, v in settings.items()},

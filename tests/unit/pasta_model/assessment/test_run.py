@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pasta_model.assessment.run import Extras
 from pasta_model.data.manifest import Session, write_manifest
 from pasta_model.data.tables import read_table
 from pasta_model.data.volume import read_volume, write_volume
-from pasta_model.diagnosis.files import write_rows
-from pasta_model.diagnosis.results import DiagnosisRow
+from pasta_model.diagnosis.files import write_predictions, write_rows
+from pasta_model.diagnosis.results import DiagnosisRow, Prediction
 from pasta_model.errors import Problems
 from pasta_model.evaluation.estimates import Estimate
 from pasta_model.norms.model import Norms
@@ -70,8 +71,10 @@ def test_a_hole_is_invented_and_the_same_pet_invents_nothing(
         real, made, shared = (float(row[f"{name}_ml"]) for name in ("real", "synthetic", "shared"))
         if row["method"] == "same":
             assert real == made == shared
+            assert row["lost_ml"] == row["invented_ml"] == "0.0"
         else:
             assert made - shared > 10.0, "the hole is in the grey matter's neighbourhood, several ml of it"
+            assert float(row["invented_ml"]) == made - shared
     assert not (out / "report.html").exists()
 
 
@@ -116,3 +119,12 @@ def test_what_cannot_be_used_is_refused_before_any_work(
     words: list[object], more: list[str], said: str, pasta_refuses: Callable[..., str]
 ) -> None:
     assert said in " ".join(pasta_refuses(*words, *more).split())
+
+
+def test_predictions_are_read_where_they_lie_beside_the_table(tmp_path: Path) -> None:
+    asked = {"method": None, "norms": None, "diagnosis": tmp_path}
+    write_rows(tmp_path / "diagnosis.tsv", [])
+    assert Extras.read({"m": tmp_path}, **asked).predictions == []
+    one = Prediction("CN / Dementia", "network", "MRI", "MRI", 0, "p", "bl", "A", "CN", (0.25, 0.75))
+    write_predictions(tmp_path / "predictions.tsv", [one])
+    assert Extras.read({"m": tmp_path}, **asked).predictions == [one]
