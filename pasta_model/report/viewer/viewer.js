@@ -19,8 +19,7 @@
 
   const MULTIPLANAR = 3;
   const [NEVER, ALWAYS] = [0, 1];
-  const [GRID, ROW] = [2, 3];
-  const NO_DRAG = 0;
+  const [GRID, ROW, NO_DRAG] = [2, 3, 0];
 
   async function begin() {
     if (!document.createElement("canvas").getContext("webgl2")) {
@@ -285,8 +284,7 @@
   });
   find("viewer-case").addEventListener("change", ({ target }) => choose(Number(target.value)));
   find("viewer-opacity").addEventListener("input", ({ target }) => fade(Number(target.value)));
-  // The wheel moves the page until the planes were clicked.
-  const wheel = (event) => document.activeElement !== canvas && event.stopPropagation();
+  const wheel = (event) => document.activeElement !== canvas && event.stopPropagation(); // until a click, the page's
   stage.addEventListener("wheel", wheel, { capture: true, passive: true });
   stage.addEventListener("mousedown", () => canvas.focus({ preventScroll: true }), true);
   narrow.addEventListener("change", arrange);
