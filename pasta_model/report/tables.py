@@ -25,8 +25,10 @@ REGIONS = {
     "temporal_left": "left inferior temporal",
     "temporal_right": "right inferior temporal",
 }
-INTERVALS = "Below each value: its 95 % interval, by bootstrap over persons."
-BEST = "Bold on green: best of its group, which need not be a difference that another sample would show."
+INTERVALS = "With each value its 95 % interval, by bootstrap over persons."
+BEST = "Bold and shaded: best of its group, which need not be a difference that another sample would show."
+
+WIDEST = 6  # metrics beside each other, on paper
 
 T = TypeVar("T")
 
@@ -74,8 +76,8 @@ def family_tables(
     tables = []
     for family, words in FAMILIES.items():
         own = [m for m in metrics if m.family == family and m.name in measured and m.name not in seen]
-        if own:
-            tables.append(group_table(rows, kind=kind, metrics=own, title=f"{words[0].upper()}{words[1:]}"))
+        title = f"{words[0].upper()}{words[1:]}"
+        tables += [group_table(rows, kind=kind, metrics=part, title=title) for part in batched(own, WIDEST)]
     return tables
 
 
@@ -147,6 +149,11 @@ def grouped(rows: Sequence[T], name: Callable[[T], str], line: Callable[[T], lis
     """Put rows of one name together, in the order in which names come first."""
     names = dict.fromkeys(name(row) for row in rows)
     return [RowGroup(group, [line(row) for row in rows if name(row) == group]) for group in names]
+
+
+def batched(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Cut a sequence into parts of at most so many."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def number(value: float, form: str) -> str:
