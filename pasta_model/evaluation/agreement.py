@@ -2,7 +2,7 @@
 """How the regions' SUVR of synthetic PETs agrees with that of the real ones (Bland and Altman 1986)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class RegionRow:
     correlation: Estimate
     lower_limit: Estimate
     upper_limit: Estimate
-    hidden: str = ""
+    hidden: str = field(default="", kw_only=True)
 
     @property
     def count(self) -> str:
