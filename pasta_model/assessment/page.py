@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report of `pasta evaluate`: any methods' PETs beside the real ones, as one page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from pasta_model.diagnosis.results import AucDifference, DiagnosisRow
 from pasta_model.evaluation.comparison import EvaluationResult
 from pasta_model.norms.model import Norms
 from pasta_model.norms.overlap import OverlapRow
-from pasta_model.report.cases import choose_cases
+from pasta_model.report.cases import Case, Chosen, choose_cases
 from pasta_model.report.content import LIMITS, TWINS_NOTICE
 from pasta_model.report.evaluation_page import Evaluation, evaluation_page
 from pasta_model.report.page import Page, Section
@@ -66,14 +66,6 @@ def assessment_page(
     look = {name: pets[name] for name in (found.method, *others)[:SHOWN]}
     shown = [c for c in chosen if all(c.score.key in own for own in look.values())]
     drawn = dict(surfaces(shown, sessions, look, norms=found.norms)) if found.norms else {}
-    people = {s.person for s in scores}
-    facts = {
-        "people": str(len(people)),
-        "sessions": str(len({s.key for s in scores})),
-        "sites": ", ".join(sorted({s.site for s in scores})),
-        "methods": ", ".join(pets),
-        "norms": found.norms.title if found.norms else "none given",
-    }
     return evaluation_page(
         Evaluation(
             title="Synthetic PETs beside real ones",
@@ -81,7 +73,7 @@ def assessment_page(
             scores=scores,
             groups=found.result.groups,
             notice="" if found.people else TWINS_NOTICE,
-            facts=facts,
+            facts=_facts(found, pets),
             regions=found.result.regions,
             diagnosis=found.diagnosis,
             auc_differences=found.auc_differences,
@@ -89,15 +81,7 @@ def assessment_page(
             spread=found.told.spread,
             more=_unlike(found),
             overlap=found.overlap,
-            cases=list(
-                cases(
-                    chosen[:CASES],
-                    sessions,
-                    pets[found.method],
-                    norms=found.norms,
-                    spreads=_spreads(found, pets[found.method]),
-                )
-            ),
+            cases=_cases(found, chosen, sessions, pets[found.method]),
             chosen=len(chosen),
             people=found.people,
             surfaces=drawn,
@@ -114,10 +98,25 @@ def assessment_page(
     )
 
 
-def _spreads(found: Assessed, pets: Mapping[Key, Path]) -> dict[Key, Path]:
-    """Return the PETs of the method that is shown beside which a usable spread lies."""
-    keys = {(s.site, s.subject, s.session): s.name for s in found.sessions}
-    return {key: pet for key, pet in pets.items() if (found.method, keys[key]) in found.told.spreads}
+def _facts(found: Assessed, methods: Iterable[str]) -> dict[str, str]:
+    scores = found.result.scores
+    return {
+        "people": str(len({s.person for s in scores})),
+        "sessions": str(len({s.key for s in scores})),
+        "sites": ", ".join(sorted({s.site for s in scores})),
+        "methods": ", ".join(methods),
+        "norms": found.norms.title if found.norms else "none given",
+    }
+
+
+def _cases(
+    found: Assessed, chosen: Sequence[Chosen], sessions: Mapping[Key, Session], pets: Mapping[Key, Path]
+) -> list[Case]:
+    """Read the chosen sessions, with the spread of several samples where it can be used."""
+    spreads = {
+        key: pet for key, pet in pets.items() if (found.method, sessions[key].name) in found.told.spreads
+    }
+    return list(cases(chosen[:CASES], sessions, pets, norms=found.norms, spreads=spreads))
 
 
 def _unlike(found: Assessed) -> list[Section]:
