@@ -26,7 +26,6 @@ from pasta_model.errors import ConfigError, PastaError
 from pasta_model.evaluation.agreement import RegionRow, agreement
 from pasta_model.evaluation.columns import METRICS
 from pasta_model.evaluation.estimates import Estimate
-from pasta_model.evaluation.groups import suppressed
 from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.evaluation.summary import GroupRow, differences, summarise
 from pasta_model.evaluation.tables import write_groups, write_regions, write_scores
@@ -46,6 +45,7 @@ from pasta_model.familiarity.features import features_of
 from pasta_model.familiarity.model import Familiarity, Verdict, save_familiarity
 from pasta_model.norms.model import Norms
 from pasta_model.norms.overlap import OverlapRow, summarise_overlaps
+from pasta_model.report.unlike import UnlikeRow
 from simulation.study.cohort import People
 from simulation.study.references import federated_familiarity, federated_norms
 from simulation.study.run import DIFFUSION, Study
@@ -61,16 +61,6 @@ class Contrast:
     method: str
     metric: str
     difference: Estimate
-
-
-@dataclass(frozen=True)
-class UnlikeRow:
-    """How many MRIs of a site are unlike those of the training sites, and the most common reason."""
-
-    site: str
-    scans: int
-    flagged: int
-    reason: str
 
 
 @dataclass
@@ -217,13 +207,12 @@ def _unlike(study: Study, found: People, told: Measures, folder: Path) -> None:
     with study.stage("familiarity"), study.pool() as pool:
         verdicts = list(pool.map(partial(_judged, known), [s.mri for s in sessions], chunksize=4))
     persons = people(found.sessions)
-    sizes = {site: len({persons[s.subject] for s in found.of(site, "test")}) for site in found.sites}
-    hidden = suppressed(sizes, smallest=study.settings.measure.smallest_group)
-    for site in (site for site in found.sites if site not in hidden):
-        own = [v for s, v in zip(sessions, verdicts, strict=True) if s.site == site]
-        reasons = Counter(v.reasons[0] for v in own if v.unlike and v.reasons)
+    for site in found.sites:
+        own = [(s, v) for s, v in zip(sessions, verdicts, strict=True) if s.site == site]
+        reasons = Counter(v.reasons[0] for _, v in own if v.unlike and v.reasons)
         reason = reasons.most_common(1)[0][0] if reasons else ""
-        told.unlike.append(UnlikeRow(site, len(own), sum(v.unlike for v in own), reason))
+        who = len({persons[s.subject] for s, _ in own})
+        told.unlike.append(UnlikeRow(site, len(own), sum(v.unlike for _, v in own), reason, who))
 
 
 def _judged(known: Familiarity, mri: Path) -> Verdict:
@@ -244,6 +233,8 @@ def _uncertainty(study: Study, found: People, told: Measures, folder: Path) -> N
     tested, validated = (
         [records[s.name] for s in sessions if s.split == split] for split in ("test", "valid")
     )
+    if (persons := len({r.person for r in tested})) < measure.smallest_group:
+        raise ConfigError(f"{persons} persons, the study shows groups of {measure.smallest_group}")
     told.coverage = coverage_rows(tested, seed=seed)
     told.spreads = spread_rows(tested, seed=seed)
     told.calibration = calibration_rows(tested, seed=seed)

@@ -6,10 +6,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pasta_model.assessment.gallery import Key, cases, surfaces
+from pasta_model.assessment.page import CASES
 from pasta_model.checkpoint import PACKAGES, file_digest
 from pasta_model.data.splits import people
 from pasta_model.data.tables import write_table
 from pasta_model.derivatives import synthetic_path
+from pasta_model.diagnosis.results import AucDifference
+from pasta_model.diagnosis.scores import auc_differences
 from pasta_model.evaluation.columns import METRICS
 from pasta_model.report.card import ModelCard, card_blocks, write_card
 from pasta_model.report.cases import Case, Chosen, choose_cases
@@ -18,13 +21,13 @@ from pasta_model.report.evaluation_page import Evaluation, evaluation_page
 from pasta_model.report.html import write_page
 from pasta_model.report.privacy import Privacy
 from pasta_model.report.provenance import Provenance
+from pasta_model.report.unlike import unlike_sentences
 from simulation.study.cohort import People
 from simulation.study.measures import Measures
 from simulation.study.run import Study
 from simulation.study.sections import sections
 from simulation.study.training import TrainJob, history_of
 
-CASES = 12  # in the viewer; more would not be looked at
 SHOWN = 4  # methods on the surfaces, the main one first
 
 
@@ -46,6 +49,8 @@ def write_study_report(study: Study, found: People, told: Measures) -> Path:
             facts=_facts(study, found),
             regions=told.regions,
             diagnosis=told.diagnosis.rows if told.diagnosis else (),
+            auc_differences=_auc_differences(study, told),
+            unseen=True,
             overlap=told.overlaps,
             coverage=told.coverage,
             spread=told.spreads,
@@ -77,7 +82,7 @@ def write_comparison(path: Path, study: Study, told: Measures) -> None:
     rows = []
     for row in (row for row in told.groups if row.kind == "all"):
         method = study.methods()[row.method]
-        cells = [row.method, method.family, str(row.subjects)]
+        cells = [row.method, method.family, row.count]
         for metric in METRICS:
             own = [c.difference for c in told.contrasts if (c.method, c.metric) == (row.method, metric.name)]
             for estimate in (row.values[metric.name], *own):
@@ -119,6 +124,12 @@ def _facts(study: Study, found: People) -> dict[str, str]:
         "device": study.device,
         **{f"time, {stage}": f"{seconds:.0f} s" for stage, seconds in study.seconds.items() if seconds > 1},
     }
+
+
+def _auc_differences(study: Study, told: Measures) -> Sequence[AucDifference]:
+    if told.diagnosis is None:
+        return ()
+    return auc_differences(told.diagnosis.predictions, seed=study.settings.seeds[0])
 
 
 def _first_seed(study: Study) -> dict[str, str]:
@@ -191,9 +202,7 @@ def _card(study: Study, found: People, told: Measures, history: Sequence[Mapping
         smallest=smallest,
         training={name: facts[name] for name in kept},
         privacy=Privacy.of(settings.privacy, history),
-        flagged=[
-            f"{u.flagged} of {u.scans} MRIs of {u.site} are unlike those trained on" for u in told.unlike
-        ],
+        flagged=unlike_sentences(told.unlike, smallest=smallest),
         commands=["pasta-sim study STUDY.toml"],
         seed=study.settings.seeds[0],
     )

@@ -7,6 +7,7 @@ from client.budget import account_of, read_place
 from pasta_model.evaluation.columns import METRICS
 from pasta_model.report.page import Cell, Column, Paragraph, RowGroup, Section, Table
 from pasta_model.report.tables import estimate_cell
+from pasta_model.report.unlike import unlike_blocks
 from simulation.study.cohort import People, table_of_sites
 from simulation.study.measures import Measures
 from simulation.study.methods import Method
@@ -31,7 +32,8 @@ def sections(study: Study, found: People, told: Measures, training: list[TrainJo
     if private:
         yield Section("spent", "What the private methods spent", [_spent(private)], "Spent")
     if told.unlike:
-        yield Section("unlike", "MRIs unlike those of the training sites", _unlike(told), "Unlike")
+        blocks = unlike_blocks(told.unlike, smallest=study.settings.measure.smallest_group)
+        yield Section("unlike", "MRIs unlike those of the training sites", blocks, "Unlike")
 
 
 def _methods_table(study: Study, training: list[TrainJob]) -> Table:
@@ -122,18 +124,3 @@ def _spent(private: list[TrainJob]) -> Table:
         "Of the training person of whom most was released, by PRV accounting, as each site's ledger has it."
     )
     return Table("Ledgers", columns, [RowGroup("", rows)], caption)
-
-
-def _unlike(told: Measures) -> list[Table | Paragraph]:
-    columns = [
-        Column("Site", "text"),
-        Column("MRIs"),
-        Column("Flagged"),
-        Column("Most common reason", "text"),
-    ]
-    rows = [[Cell(u.site), Cell(str(u.scans)), Cell(str(u.flagged)), Cell(u.reason)] for u in told.unlike]
-    words = (
-        "An MRI is flagged when its measured features lie further from those of the training sites than all"
-        " but one in 200 of their own would: the network was not made for such a scan."
-    )
-    return [Paragraph(words), Table("Flagged MRIs", columns, [RowGroup("", rows)])]
