@@ -34,6 +34,8 @@ def let_brains_be_balls(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (measures, model, resolution):
         monkeypatch.setattr(module, "template_brain", brain)
+    # Without its cache: a ball that stayed in it would be the template of every later test.
+    monkeypatch.setattr(measures, "_smooth_template", measures._smooth_template.__wrapped__)
 
 
 def write_site(
