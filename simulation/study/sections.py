@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sections of a study's report that no single evaluation has."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from client.budget import account_of, read_place
+from client.budget import SPLITS, account_of, read_place
 from pasta_model.evaluation.columns import METRICS
 from pasta_model.report.page import Cell, Column, Paragraph, RowGroup, Section, Table
 from pasta_model.report.tables import estimate_cell
@@ -30,7 +30,7 @@ def sections(study: Study, found: People, told: Measures, training: list[TrainJo
         yield Section("calibration", "Is the spread where the errors are?", _calibration(told), "Calibration")
     private = [job for job in training if job.settings.privacy.unit == "subject"]
     if private:
-        yield Section("spent", "What the private methods spent", [_spent(private)], "Spent")
+        yield Section("spent", "What the private methods spent", [spent_table(private)], "Spent")
     if told.unlike:
         blocks = unlike_blocks(told.unlike, smallest=study.settings.measure.smallest_group)
         yield Section("unlike", "MRIs unlike those of the training sites", blocks, "Unlike")
@@ -106,7 +106,7 @@ def _calibration(told: Measures) -> list[Table | Paragraph]:
     return blocks
 
 
-def _spent(private: list[TrainJob]) -> Table:
+def spent_table(private: Sequence[TrainJob]) -> Table:
     """Read the ledgers: epsilon of the person at each site of whom most was released."""
     columns = [Column("Method", "text"), Column("Seed"), Column("Site", "text"), Column("Persons")]
     columns += [Column("Epsilon"), Column("Delta"), Column("Noise multiplier"), Column("Promised")]
@@ -114,7 +114,7 @@ def _spent(private: list[TrainJob]) -> Table:
     for job in private:
         for site in job.stores:
             account = account_of(read_place(job.folder / "sites" / site))
-            spent, _ = account.spent["train"]
+            spent, _ = account.spent[SPLITS["train"]]
             noise = sorted({f"{row.noise_multiplier:.2f}" for row in account.rows})
             promised = f"{job.settings.privacy.epsilon:g}"
             told = [job.method.name, str(job.settings.run.seed), site, str(account.subjects)]

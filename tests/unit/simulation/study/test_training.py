@@ -15,6 +15,7 @@ from pasta_model.data.store import SiteStore
 from pasta_model.errors import ConfigError
 from simulation.study import training
 from simulation.study.methods import METHODS, Method
+from simulation.study.sections import spent_table
 from simulation.study.training import LINKED, TrainJob, linked, model_of, train
 from tests.unit.conftest import SMALLEST
 
@@ -116,6 +117,9 @@ def test_a_private_run_pays_at_its_own_view_of_a_site(make_job: MakeJob) -> None
         own = default_ledger(job.folder / "sites" / site).read_text(encoding="utf-8")
         assert '"released"' in own
         assert not default_ledger(store).exists(), "what a study spends is not spent of the site's own budget"
+    told = [[cell.text for cell in row] for row in spent_table([job]).rows[0].rows]
+    assert [row[:4] for row in told] == [["private", "3", site, "3"] for site in ("alder", "birch")]
+    assert all(0 < float(row[4]) <= float(row[7]) == 8.0 for row in told)
 
 
 def test_names_of_folders_are_plain() -> None:
