@@ -122,7 +122,6 @@ def _facts(study: Study, found: People) -> dict[str, str]:
         "slabs a site": f"{steps} of {settings.network.slab_slices} slices",
         "clinical values": settings.data.clinical,
         "device": study.device,
-        **{f"time, {stage}": f"{seconds:.0f} s" for stage, seconds in study.seconds.items() if seconds > 1},
     }
 
 
