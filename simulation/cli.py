@@ -92,7 +92,7 @@ def cohort(
 
 @app.command()
 def study(
-    file: Annotated[Path, typer.Argument(help="The study: a TOML file, see docs/researcher.md.")],
+    file: Annotated[Path, typer.Argument(help="The study: a TOML file, see docs/evaluation.md.")],
     *,
     output: Annotated[
         Path | None, typer.Option(help="Its folder; default: outputs/NAME OF THE FILE.")
