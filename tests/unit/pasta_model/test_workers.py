@@ -13,7 +13,7 @@ import pytest
 from pasta_model.workers import process_pool
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from pasta_model.workers import process_pool
 
@@ -22,6 +22,7 @@ def work(folder):
     time.sleep(300)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     with process_pool(2) as pool:
         for future in [pool.submit(work, sys.argv[1]) for _ in range(2)]:
             future.result()
@@ -55,7 +56,11 @@ def test_no_process_outlives_its_parent(tmp_path: Path, how: signal.Signals) -> 
     workers = [int(path.name) for path in folder.iterdir()]
     assert len(workers) == 2
     parent.send_signal(how)
-    parent.wait(60)
+    try:
+        parent.wait(60)
+    finally:
+        parent.kill()
+        parent.wait()
     while any(alive(pid) for pid in workers) and time.monotonic() < end:
         time.sleep(0.2)
     assert not any(alive(pid) for pid in workers)
