@@ -130,11 +130,18 @@ class Study:
             raise ConfigError(f"{self.folder}: is a file, wanted a folder; choose another name")
         if self.folder.exists() and any(self.folder.iterdir()) and not marker.is_file():
             raise ConfigError(f"{self.folder}: holds other files; choose an empty or new folder")
-        if marker.is_file() and _read(marker) != wanted:
+        if marker.is_file() and self._is_other(_read(marker), wanted):
             raise ConfigError(
                 f"{self.folder}: holds a study of other people, seeds or settings; choose another --output"
             )
         write_json(marker, wanted)
+
+    def _is_other(self, found: Any, wanted: dict[str, Any]) -> bool:
+        """Say whether another study is here; a file may be mended until its people are prepared."""
+        if found == wanted:
+            return False
+        grown = (self.folder / "cohort").exists() and found.get("cohort") != wanted["cohort"]
+        return grown or (self.folder / "sites").exists()
 
     @contextmanager
     def pool(self) -> Iterator[Executor]:
@@ -197,7 +204,7 @@ def _longest_first(job: TrainJob) -> int:
     return -job.settings.total_steps * shares * cycle
 
 
-def _read(marker: Path) -> object:
+def _read(marker: Path) -> Any:
     try:
         return json.loads(marker.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from pasta_model.data.manifest import Session, write_manifest
-from pasta_model.errors import ConfigError, FederationError, TrainingError
+from pasta_model.errors import ConfigError, FederationError, ManifestError, TrainingError
 from server.deployment.lock import only_one
 from simulation.study import run as running
 from simulation.study.cohort import POOL, People
@@ -142,6 +142,21 @@ def test_a_changed_table_of_people_is_another_study(make_study: Make, tmp_path: 
     table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(ConfigError, match="a study of other people, seeds or settings"):
         make_study("pooled").run()
+
+
+def test_a_file_that_was_wrong_can_be_mended_and_run_again(make_study: Make, tmp_path: Path) -> None:
+    table, aside = tmp_path / "people.tsv", tmp_path / "aside.tsv"
+    wrong = make_study("pooled", partition={"held-out": ["D"]})
+    with pytest.raises(ConfigError, match="names 'D'"):
+        wrong.run()
+    study = make_study("pooled")
+    table.rename(aside)
+    with pytest.raises(ManifestError, match="cannot be read"):
+        study.run()
+    aside.rename(table)
+    assert make_study("pooled").run().held_out == ("C",)
+    with pytest.raises(ConfigError, match="a study of other people"):
+        make_study("pooled", partition={"held-out": ["B"]}).run()
 
 
 def test_runs_have_the_spacing_of_the_scans_unless_the_file_names_one(make_study: Make) -> None:
