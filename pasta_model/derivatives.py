@@ -88,8 +88,8 @@ def synthesise_sessions(
     for done, session in enumerate(sessions, start=1):
         path = job.pet_path(session)
         try:
-            about = {**provenance, **_inputs(session)}
-            if not _is_done(path, about):
+            about = {**provenance, **inputs_of(session)}
+            if not is_complete(path, about):
                 _synthesise_one(synthesiser, session, job, about, step_progress, known=known)
             paths.append(path)
         except VolumeError as error:
@@ -134,12 +134,12 @@ def _synthesise_one(
     }
     if prepared:
         about |= {"PreparationSteps": prepared.steps, "PreparationFigures": prepared.figures}
-    write_json(_sidecar(path), about)  # last: marks it complete
+    write_json(sidecar_path(path), about)  # last: marks it complete
 
 
 def flagged(pets: Sequence[Path]) -> list[Path]:
     """Return those of synthetic PETs whose sidecar says that the MRI is unlike the training federation's."""
-    abouts = ((pet, json.loads(_sidecar(pet).read_text(encoding="utf-8"))) for pet in pets)
+    abouts = ((pet, json.loads(sidecar_path(pet).read_text(encoding="utf-8"))) for pet in pets)
     return [pet for pet, about in abouts if about.get("Familiarity", {}).get("unlike")]
 
 
@@ -180,8 +180,8 @@ def _write(path: Path, made: SyntheticPet, prepared: Prepared | None) -> dict[st
     """Write the volumes of a session; return their digests by file name."""
     pets = (path, path.with_name(native_name(path.name)))
     for stale in (
-        _sidecar(path),
-        _sidecar(pets[1]),
+        sidecar_path(path),
+        sidecar_path(pets[1]),
         *(spread_path(pet) for pet in pets),
     ):  # of an earlier run
         stale.unlink(missing_ok=True)
@@ -196,10 +196,10 @@ def _write(path: Path, made: SyntheticPet, prepared: Prepared | None) -> dict[st
             "Description": DESCRIPTION,
             "Synthetic": True,
             "Units": "SUVR",
-            "Provenance": _sidecar(path).name,
+            "Provenance": sidecar_path(path).name,
         }
-        write_json(_sidecar(pets[1]), about)
-        files.append(_sidecar(pets[1]))
+        write_json(sidecar_path(pets[1]), about)
+        files.append(sidecar_path(pets[1]))
     return {file.name: file_digest(file) for file in files}
 
 
@@ -224,20 +224,22 @@ def _provenance(job: SynthesisJob, synthesiser: Synthesiser) -> dict[str, object
     }
 
 
-def _inputs(session: Session) -> dict[str, object]:
+def inputs_of(session: Session) -> dict[str, object]:
     """Say what the PET is made from; a changed scan or value makes it stale."""
     if not session.mri.is_file():
         raise VolumeError(f"{session.mri}: no such file; check the path in the manifest")
     return {"MriSha256": file_digest(session.mri), "Clinical": dict(session.clinical)}
 
 
-def _sidecar(path: Path) -> Path:
+def sidecar_path(path: Path) -> Path:
+    """Place of the JSON beside a synthetic PET."""
     return path.with_name(path.name.replace(".nii.gz", ".json"))
 
 
-def _is_done(path: Path, provenance: Mapping[str, object]) -> bool:
+def is_complete(path: Path, provenance: Mapping[str, object]) -> bool:
+    """Whether a PET's sidecar says what was asked for and has the digests of the files beside it."""
     try:
-        found = json.loads(_sidecar(path).read_text(encoding="utf-8"))
+        found = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
         whole = all(file_digest(path.with_name(name)) == sha for name, sha in found["Outputs"].items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False

@@ -7,7 +7,6 @@ The sidecar is removed first and written last. The preview of PASTA's conditione
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,7 @@ from pasta_model.checkpoint import PACKAGES, file_digest
 from pasta_model.data.manifest import Session
 from pasta_model.data.store import SiteStore
 from pasta_model.data.volume import Volume, read_volume, write_volume
-from pasta_model.derivatives import synthetic_path
+from pasta_model.derivatives import inputs_of, is_complete, sidecar_path, synthetic_path
 from pasta_model.errors import Problems, StoreError, VolumeError
 from pasta_model.files import refuse_unwritable, write_json
 from pasta_model.sections import SamplingSettings
@@ -113,8 +112,8 @@ def _each(
     for done, session in enumerate(sessions, start=1):
         path = synthetic_path(folder, session)
         try:
-            told = {**about, **_inputs(session)}
-            if not _is_done(path, told):
+            told = {**about, **inputs_of(session)}
+            if not is_complete(path, told):
                 _write(path, make(session), told)
             paths.append(path)
         except VolumeError as error:
@@ -125,7 +124,7 @@ def _each(
 
 
 def _write(path: Path, pet: Volume, about: Mapping[str, object]) -> None:
-    sidecar = _sidecar(path)
+    sidecar = sidecar_path(path)
     sidecar.unlink(missing_ok=True)
     write_volume(path, pet, description=str(about["Description"]))
     write_json(sidecar, {**about, "Outputs": {path.name: file_digest(path)}})  # last: marks it complete
@@ -138,22 +137,3 @@ def _about(how: str) -> dict[str, object]:
         "Units": "SUVR",
         "Versions": {name: version(name) for name in PACKAGES},
     }
-
-
-def _inputs(session: Session) -> dict[str, object]:
-    if not session.mri.is_file():
-        raise VolumeError(f"{session.mri}: no such file; check the path in the manifest")
-    return {"MriSha256": file_digest(session.mri), "Clinical": dict(session.clinical)}
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name.replace(".nii.gz", ".json"))
-
-
-def _is_done(path: Path, about: Mapping[str, object]) -> bool:
-    try:
-        found = json.loads(_sidecar(path).read_text(encoding="utf-8"))
-        whole = found["Outputs"][path.name] == file_digest(path)
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
-    return whole and all(found.get(key) == value for key, value in about.items())
