@@ -220,10 +220,11 @@ def _scan(root: Path, row: Mapping[str, str], kind: str, problems: list[str]) ->
         found = "is no file" if path.exists() else "does not exist"
         problems.append(f"{kind.upper()} {path} {found}; check the path")
     day = day_of(row.get(f"{kind}_day"))
+    about = read_sidecar(beside(path))
     if kind == "mri":
         image = row.get("image", "")
-        return RawScan(path, "", day, cell if is_missing(image) else f"{cell} (image {image})")
-    about = read_sidecar(beside(path))
+        label = cell if is_missing(image) else f"{cell} (image {image})"
+        return RawScan(path, "", day, label, manufacturer=about.manufacturer)
     problems += [*about.problems, *contradiction(path, about)]
-    units = row.get("pet_units", "")
-    return RawScan(path, "", day, cell, "", about.units if is_missing(units) else units, about.frame_seconds)
+    units = about.units if is_missing(row.get("pet_units", "")) else row["pet_units"]
+    return RawScan(path, "", day, cell, "", units, about.frame_seconds, about.manufacturer)

@@ -172,7 +172,9 @@ def _choose(root: Path, folder: Path, suffix: str, problems: list[str], notes: l
             continue
         if words.get("part", "mag") != "mag":  # a phase image is no T1 MRI
             continue
-        sidecar = read_sidecar(inherited(root, path)) if suffix == "pet" else Sidecar()
+        sidecar = read_sidecar(inherited(root, path))
+        if suffix == "T1w":  # all else that it says, the NIfTI says too
+            sidecar = Sidecar(manufacturer=sidecar.manufacturer)
         tracer = words.get("trc", sidecar.tracer)
         if suffix == "T1w" or is_fdg(tracer):
             found.append((path, sidecar))
@@ -184,7 +186,10 @@ def _choose(root: Path, folder: Path, suffix: str, problems: list[str], notes: l
     problems += sidecar.problems
     problems += contradiction(path, sidecar)
     label = str(path.relative_to(root)) + (f" (of {len(found)})" if len(found) > 1 else "")
-    return RawScan(path, "", None, label, units=sidecar.units, frame_seconds=sidecar.frame_seconds)
+    return RawScan(
+        path, "", None, label,
+        units=sidecar.units, frame_seconds=sidecar.frame_seconds, manufacturer=sidecar.manufacturer,
+    )  # fmt: skip
 
 
 def _other_tracer(path: Path, tracer: str) -> str:

@@ -14,7 +14,7 @@ from pasta_model.data.metaroi import metaroi_map, reference_mask
 from pasta_model.data.volume import write_volume
 from pasta_model.errors import PastaError
 from pasta_model.files import atomic_directory, write_json
-from pasta_model.prepare.records import Pair
+from pasta_model.prepare.records import Pair, RawScan
 from pasta_model.prepare.scans import read_mri, read_pet
 from pasta_model.prepare.session import Prepared, prepare_scans, versions
 from pasta_model.prepare.settings import PrepareSettings
@@ -110,7 +110,8 @@ def _written(pair: Pair, work: Path, settings: PrepareSettings) -> Mapping[str, 
     write_volume(work / pet_name(pair.name), made.pet, description=f"FDG-PET, SUVR; {DESCRIPTION}")
     mask = work / f"anat/{pair.name}_space-MNI152_desc-brain_mask.nii.gz"
     write_volume(mask, made.mask, description=f"brain mask; {DESCRIPTION}")
-    write_json(work / pet_name(pair.name).replace(".nii.gz", ".json"), _sidecar(pair, made, settings))
+    write_json(work / mri_name(pair.name).replace(".nii.gz", ".json"), _mri_sidecar(pair))
+    write_json(work / pet_name(pair.name).replace(".nii.gz", ".json"), _pet_sidecar(pair, made, settings))
     (work / "quality.png").write_bytes(_picture(pair.name, made, settings))
     return {
         "steps": made.steps,
@@ -120,7 +121,20 @@ def _written(pair: Pair, work: Path, settings: PrepareSettings) -> Mapping[str, 
     }
 
 
-def _sidecar(pair: Pair, made: Prepared, settings: PrepareSettings) -> dict[str, Any]:
+def _mri_sidecar(pair: Pair) -> dict[str, Any]:
+    return {
+        "Description": "T1 MRI, skull-stripped, in MNI152 space",
+        "Sources": [pair.mri.label],
+        **_scanner(pair.mri),
+    }
+
+
+def _scanner(scan: RawScan) -> dict[str, str]:
+    """Return whose scanner it was, where the source says so: what a study by vendor reads."""
+    return {"Manufacturer": scan.manufacturer} if scan.manufacturer else {}
+
+
+def _pet_sidecar(pair: Pair, made: Prepared, settings: PrepareSettings) -> dict[str, Any]:
     return {
         "Description": "FDG-PET in SUVR, in MNI152 space, inside the brain",
         "Units": "SUVR",
@@ -128,6 +142,7 @@ def _sidecar(pair: Pair, made: Prepared, settings: PrepareSettings) -> dict[str,
         "ReferenceUptake": made.uptake,
         "Sources": [pair.mri.label, pair.pet.label],
         "Settings": settings.model_dump(),
+        **_scanner(pair.pet),
     }
 
 

@@ -33,6 +33,8 @@ class RawScan:
         Of a PET as its metadata say ("Bq/mL", "SUVR"); empty where they say nothing.
     frame_seconds
         Length of each frame of a dynamic PET as its metadata say; empty where they say nothing.
+    manufacturer
+        Of the scanner as the metadata say; empty where they say nothing.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class RawScan:
     inside: str = ""
     units: str = ""
     frame_seconds: tuple[float, ...] = ()
+    manufacturer: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON beside a PET: its tracer, units and frame lengths, collected by BIDS's inheritance."""
+"""JSON beside a scan: tracer, units, frame lengths and scanner, collected by BIDS's inheritance."""
 
 import json
 import math
@@ -14,7 +14,7 @@ _FDG = {"fdg", "18fdg", "fluorodeoxyglucose", "fluorodeoxydglucose", "fludeoxygl
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What the metadata of a PET say; empty where they say nothing.
+    """What the metadata of a scan say; empty where they say nothing.
 
     Attributes
     ----------
@@ -25,6 +25,7 @@ class Sidecar:
     tracer: str = ""
     units: str = ""
     frame_seconds: tuple[float, ...] = ()
+    manufacturer: str = ""
     problems: tuple[str, ...] = ()
 
 
@@ -59,15 +60,16 @@ def read_sidecar(paths: Iterable[Path]) -> Sidecar:
         merged |= found if isinstance(found, dict) else {}
     frames = merged.get("FrameDuration")
     seconds = tuple(_seconds(s) for s in frames) if isinstance(frames, list) else ()
-    return Sidecar(_word(merged, "TracerName"), _word(merged, "Units"), seconds, tuple(problems))
+    tracer, units, maker = (_word(merged, key) for key in ("TracerName", "Units", "Manufacturer"))
+    return Sidecar(tracer, units, seconds, maker, tuple(problems))
 
 
 def inherited(root: Path, scan: Path) -> Iterator[Path]:
-    """Yield the sidecars that apply, farthest first: their entities are among the scan's own."""
-    own = entities(scan.name).items()
+    """Yield the sidecars that apply, farthest first: of the scan's suffix, their entities among its own."""
+    own, suffix = entities(scan.name).items(), scan.name.split(".")[0].rsplit("_", 1)[-1]
     folders = [root, *(root / p for p in reversed(scan.parent.relative_to(root).parents) if p != Path())]
     for folder in dict.fromkeys([*folders, scan.parent]):
-        fitting = [p for p in folder.glob("*pet.json") if entities(p.name).items() <= own]
+        fitting = [p for p in folder.glob(f"*{suffix}.json") if entities(p.name).items() <= own]
         yield from sorted(fitting, key=lambda p: len(entities(p.name)))
 
 

@@ -100,7 +100,7 @@ def by_vendor(sessions: Sequence[Session]) -> Mapping[str, str]:
         if not said:
             problems.add(f"{session.name}: no Manufacturer in the JSON beside the MRI or the PET; write it")
             continue
-        known = next((v for v in VENDORS if v.lower() in said.lower()), said)
+        known = next((v for v in VENDORS if re.search(rf"\b{v}", said, re.IGNORECASE)), said)
         places[person] = re.sub(r"[^\w.-]+", "-", known)
     problems.raise_if_any(ManifestError)
     return places

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from pasta_model.data.grid import template
+from pasta_model.data.manifest import read_manifest
 from pasta_model.data.metaroi import metaroi_map
 from pasta_model.data.store import SiteStore
 from pasta_model.data.volume import Volume, read_volume, write_volume
@@ -20,6 +21,7 @@ from pasta_model.prepare import folders
 from pasta_model.prepare.settings import prepare_settings
 from pasta_model.prepare.site import PrepareJob, prepare_site
 from pasta_model.prepare.template import template_brain
+from simulation.study.partition import by_vendor
 from simulation.twins.cohort import CohortSettings, SiteSettings, build_cohort
 from tests.support.commands import Outcome
 
@@ -260,6 +262,12 @@ def test_the_log_can_be_read_by_a_machine(prepared):
         assert {"time", "session", "steps", "settings", "versions", "inputs"} <= line.keys()
         assert line["versions"]["antspyx"]
         assert [s["step"] for s in line["steps"]][-1] == "SUVR"
+
+
+def test_a_study_by_vendor_finds_the_scanner_beside_the_prepared_scans(cohort, prepared):
+    raw = [s for site in ("alder", "birch") for s in read_manifest(cohort / site / "participants.tsv")]
+    assert by_vendor(read_manifest(prepared / "participants.tsv")) == by_vendor(raw)
+    assert len(set(by_vendor(raw).values())) == 2
 
 
 def test_a_full_disk_is_a_message_and_nothing_half_written_stays(table, out, monkeypatch):

@@ -232,6 +232,13 @@ def test_a_json_beside_the_pet_tells_units_and_frames(read, tmp_path: Path) -> N
     assert read(BASELINE | {"PET_UNITS": "SUV"})[0].pet.units == "SUV"
 
 
+def test_a_json_beside_a_scan_names_its_scanner(read, tmp_path: Path) -> None:
+    (tmp_path / "t1.json").write_text('{"Manufacturer": "Philips"}')
+    (tmp_path / "fdg.json").write_text('{"Manufacturer": "Siemens"}')
+    (visit,) = read(BASELINE)
+    assert (visit.mri.manufacturer, visit.pet.manufacturer) == ("Philips", "Siemens")
+
+
 def test_a_json_of_another_tracer_is_a_problem(read, tmp_path: Path) -> None:
     (tmp_path / "fdg.json").write_text('{"TracerName": "18F-AV45"}')
     assert "its JSON says '18F-AV45'" in read(BASELINE)[0].problems[0]

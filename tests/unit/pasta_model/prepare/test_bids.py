@@ -107,6 +107,25 @@ def test_a_sidecar_of_another_tracer_run_or_session_does_not_apply(dataset) -> N
     assert (visit.pet.units, visit.pet.frame_seconds) == ("Bq/mL", ())
 
 
+def test_each_scans_own_sidecars_name_its_scanner(dataset) -> None:
+    (visit,) = dataset(
+        T1.format("M000"),
+        FDG.format("M000"),
+        files={
+            "T1w.json": {"Manufacturer": "GE"},
+            "sub-01/sub-01_T1w.json": {"Manufacturer": "Philips", "Units": "nonsense"},
+            "pet.json": {"Manufacturer": "Siemens"},
+        },
+    )
+    assert (visit.mri.manufacturer, visit.pet.manufacturer) == ("Philips", "Siemens")
+    assert visit.mri.units == ""
+
+
+def test_a_damaged_sidecar_of_an_mri_costs_nothing_but_the_scanners_name(dataset) -> None:
+    (visit,) = dataset(T1.format("M000"), files={T1.format("M000").replace(".nii.gz", ".json"): "{"})
+    assert (visit.mri.manufacturer, visit.problems) == ("", ())
+
+
 @pytest.mark.parametrize("duration", [300, None, [], "300"])
 def test_a_frame_duration_that_is_no_list_is_unknown(dataset, duration: object) -> None:
     sidecar = FDG.format("M000").replace(".nii.gz", ".json")

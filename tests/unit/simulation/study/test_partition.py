@@ -114,7 +114,7 @@ def test_more_sites_than_persons_are_refused() -> None:
 
 
 def test_vendors_are_read_beside_the_scans_whatever_their_case(tmp_path: Path) -> None:
-    said = {1: "SIEMENS Healthineers", 2: "GE MEDICAL SYSTEMS", 3: "simulated Philips", 4: "Shimadzu Corp."}
+    said = {1: "SIEMENS Healthineers", 2: "GE MEDICAL SYSTEMS", 3: "Image by philips", 4: "Shimadzu Corp."}
     sessions = [session(n, folder=tmp_path) for n in said]
     for number, s in enumerate(sessions, start=1):
         beside = s.mri if number % 2 else s.pet
