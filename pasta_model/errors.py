@@ -73,6 +73,10 @@ class BudgetError(PrivacyError):
     """The next step would spend more than is left; it was not taken."""
 
 
+class BusyError(PastaError):
+    """Another process is at work on the same folder or file."""
+
+
 class MemoryShortageError(PastaError):
     """The machine has not enough memory for what is asked of it."""
 

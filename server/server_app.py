@@ -10,7 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from pasta_model.config import settings_from_flat
 from pasta_model.errors import PastaError
-from server.deployment.lock import only_one
+from pasta_model.locks import only_one
 from server.rounds import Federation
 from server.wire import GridPost
 

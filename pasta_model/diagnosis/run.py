@@ -27,6 +27,7 @@ from pasta_model.diagnosis.settings import DiagnosisSettings
 from pasta_model.diagnosis.tasks import TASKS
 from pasta_model.errors import Problems, VolumeError
 from pasta_model.files import clear_partial, refuse_unwritable
+from pasta_model.locks import only_one
 from pasta_model.placement import check_device
 from pasta_model.workers import process_pool
 
@@ -72,23 +73,40 @@ def diagnose(
         When the device or the folder for outputs cannot be used.
     VolumeError
         With a line for every scan that cannot be read.
+    BusyError
+        When another process writes to the same folder.
     """
     settings = settings or DiagnosisSettings()
     given = [input_of(name) for name in inputs]
     refuse_unusable(cases, given, seen=seen, tasks=settings.tasks, folds=settings.folds)
     check_device(settings.device)
-    if output:
-        refuse_unwritable(output)
-    jobs, unavailable = _plan(tuple(cases), given, settings=settings, seed=seed, output=output)
-    with _several(workers) as each:
-        predictions = _predict(jobs, output, each, _Steps(progress, len(jobs)))
-    scored = [row_of(own, seed=seed, resamples=settings.resamples) for own in by_kind(predictions).values()]
-    rows = [*unavailable, *scored]
-    result = DiagnosisResult(tuple(_in_order(rows, settings, given)), tuple(predictions))
-    if output:
+    if not output:
+        return _result(cases, given, settings=settings, seed=seed, workers=workers, progress=progress)
+    refuse_unwritable(output)
+    with only_one(output, inside=True):
+        result = _result(cases, given, settings=settings, seed=seed, output=output, workers=workers,
+                         progress=progress)  # fmt: skip
         write_predictions(output / "predictions.tsv", result.predictions)
         write_rows(output / "diagnosis.tsv", result.rows)
     return result
+
+
+def _result(
+    cases: Sequence[Case],
+    inputs: Sequence[Input],
+    *,
+    settings: DiagnosisSettings,
+    seed: int,
+    output: Path | None = None,
+    workers: int,
+    progress: Progress,
+) -> DiagnosisResult:
+    jobs, unavailable = _plan(tuple(cases), inputs, settings=settings, seed=seed, output=output)
+    with _several(workers) as each:
+        predictions = _predict(jobs, output, each, _Steps(progress, len(jobs)))
+    scored = [row_of(own, seed=seed, resamples=settings.resamples) for own in by_kind(predictions).values()]
+    rows = _in_order([*unavailable, *scored], settings, inputs)
+    return DiagnosisResult(tuple(rows), tuple(predictions))
 
 
 def _plan(

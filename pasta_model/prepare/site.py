@@ -28,9 +28,10 @@ from pasta_model.data.splits import apply_splits, assign_splits
 from pasta_model.data.tables import write_table
 from pasta_model.errors import ManifestError, Problems
 from pasta_model.files import refuse_unwritable
+from pasta_model.locks import only_one
 from pasta_model.prepare import folders
 from pasta_model.prepare.matching import match
-from pasta_model.prepare.records import Decision, Pair
+from pasta_model.prepare.records import Decision, Pair, Visit
 from pasta_model.prepare.review import read_exclusions, write_review
 from pasta_model.prepare.settings import PrepareSettings
 from pasta_model.prepare.sources import read_source
@@ -105,12 +106,21 @@ def prepare_site(
         When nothing can be read, or no session is left.
     SplitError
         When a person would be in two splits.
+    BusyError
+        When another process prepares into the same folder.
     """
     refuse_unwritable(job.output)
-    folders.remove_partial(job.output)
     if job.metaroi:  # a map that cannot be used is known before any work is done
         read_metaroi(job.metaroi, template(job.settings.spacing).crop)
     visits = read_source(job.source, site=job.site)
+    with only_one(job.output, inside=True):
+        return _prepared_site(job, visits, progress)
+
+
+def _prepared_site(
+    job: PrepareJob, visits: Sequence[Visit], progress: Callable[[int, int], None]
+) -> PreparedSite:
+    folders.remove_partial(job.output)
     pairs, decisions = match(visits, limit_days=job.limit_days, require_pet=not job.unpaired)
     exclusions = read_exclusions(job.output / "qc.tsv")
     if pairs:

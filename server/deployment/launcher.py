@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pasta_model.config import Scalar, Settings, settings_from_flat
 from pasta_model.errors import ConfigError, FederationError
+from pasta_model.locks import only_one
 from server.deployment.control import Control
 from server.deployment.flower import follow_run, run_command, to_toml
 from server.deployment.folder import Deployment
-from server.deployment.lock import only_one
 from server.invitations import invitations
 
 

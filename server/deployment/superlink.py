@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pasta_model.errors import FederationError, PastaError
+from pasta_model.locks import only_one
 from server.deployment.control import UNREGISTERED, Control
 from server.deployment.flower import script
 from server.deployment.folder import Deployment
-from server.deployment.lock import only_one
 from server.deployment.processes import command_lines, stop_stranger, stop_tree
 
 POLL_S = 1.0

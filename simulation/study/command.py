@@ -8,8 +8,8 @@ import torch
 from rich.console import Console
 
 from pasta_model.errors import ConfigError
+from pasta_model.locks import only_one
 from pasta_model.report.table import scores_table
-from server.deployment.lock import only_one
 from simulation.study.measures import measure
 from simulation.study.report import write_study_report
 from simulation.study.run import Study

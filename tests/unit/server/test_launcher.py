@@ -17,14 +17,13 @@ from typing import Self
 import pytest
 
 from pasta_model.config import Settings, settings_from_flat
-from pasta_model.errors import CheckpointError, ConfigError, FederationError, PrivacyError
+from pasta_model.errors import BusyError, CheckpointError, ConfigError, FederationError, PrivacyError
 from server.deployment import launcher as launcher_module
 from server.deployment import superlink as superlink_module
 from server.deployment.control import Node, Run
 from server.deployment.flower import Flower
 from server.deployment.folder import Deployment
 from server.deployment.launcher import app_folder, deployed_settings, launch
-from server.deployment.lock import only_one
 from server.deployment.processes import running
 from server.deployment.superlink import admit, deployed_superlink, serve
 from server.provision.consortium import site_entry
@@ -184,7 +183,7 @@ class TestSuperLink:
     ) -> None:
         with (
             deployed_superlink(deployment),
-            pytest.raises(FederationError, match="another process is at work"),
+            pytest.raises(BusyError, match="another process is at work"),
             deployed_superlink(deployment),
         ):
             pass
@@ -273,42 +272,6 @@ class TestAdmission:
             watcher.join()
 
 
-class TestLock:
-    def test_is_let_go_when_its_holder_is_killed(self, tmp_path: Path) -> None:
-        hold = (
-            "import sys, time; from pathlib import Path; from server.deployment.lock import only_one\n"
-            "with only_one(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
-        )
-        command = [sys.executable, "-c", hold, str(tmp_path / "run")]
-        root = Path(__file__).parents[3]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as holder:
-            assert holder.stdout is not None
-            assert holder.stdout.readline() == b"held\n"
-            with pytest.raises(FederationError, match="another process"), only_one(tmp_path / "run"):
-                pass
-            with only_one(tmp_path / "another"):
-                pass
-            holder.kill()
-        with only_one(tmp_path / "run"):
-            pass
-
-    def test_waits_for_a_holder_that_ends(self, tmp_path: Path) -> None:
-        held, leave = threading.Event(), threading.Event()
-
-        def hold() -> None:
-            with only_one(tmp_path / "run"):
-                held.set()
-                leave.wait()
-
-        holder = threading.Thread(target=hold)
-        holder.start()
-        held.wait()
-        threading.Timer(0.3, leave.set).start()
-        with only_one(tmp_path / "run", wait_s=600.0):
-            assert leave.is_set()
-        holder.join()
-
-
 class TestRun:
     def test_settings_as_they_are_deployed(
         self, deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -391,7 +354,7 @@ class TestRun:
     ) -> None:
         def second(line: str) -> None:
             if "started run" in line:
-                with pytest.raises(FederationError, match="another process is at work"):
+                with pytest.raises(BusyError, match="another process is at work"):
                     launch(live, settings(tmp_path), app=tmp_path)
 
         launch(live, settings(tmp_path), app=tmp_path, tell=second)

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from pasta_model.data.manifest import Session, write_manifest
-from pasta_model.errors import ConfigError, FederationError, ManifestError, TrainingError
-from server.deployment.lock import only_one
+from pasta_model.errors import BusyError, ConfigError, ManifestError, TrainingError
+from pasta_model.locks import only_one
 from simulation.study import run as running
 from simulation.study.cohort import POOL, People
 from simulation.study.command import run_study
@@ -181,5 +181,5 @@ def test_two_runs_of_one_study_at_once_are_refused(make_study: Make, tmp_path: P
         'methods = ["pooled"]\n[measure]\nmain = "pooled"\n[cohort]\nmanifests = ["people.tsv"]\n'
     )
     make_study("pooled")
-    with only_one(tmp_path / "study"), pytest.raises(FederationError, match="another process is at work"):
+    with only_one(tmp_path / "study"), pytest.raises(BusyError, match="another process is at work"):
         run_study(file, tmp_path / "study", workers=1, device="cpu", console=Console(quiet=True))
