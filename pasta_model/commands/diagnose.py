@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pasta_model.data.manifest import Session
     from pasta_model.diagnosis.results import DiagnosisRow
 
+BY_SPLITS = "those in train and valid were left out"
+BY_WORD = "the user says that no method was trained on anybody of the manifest (--all-unseen)"
+
 Manifest = Annotated[Path, Argument(help="participants.tsv or .csv: MRIs, real PETs, diagnoses.")]
 Methods = Annotated[
     list[str] | None,
@@ -106,6 +109,7 @@ def _diagnose(
     pairs = list(zip(sessions, cases_of(sessions, folders), strict=True))
     cases = [case for session, case in pairs if session in held]
     seen = {case.person for session, case in pairs if session not in held}
+    left = len(sessions) - len(held)
     console = Console()
     with progress_bar(console, "diagnosis") as progress:
         result = run(
@@ -117,10 +121,32 @@ def _diagnose(
             progress=progress,
             **job,
         )
+    about = {"left_out": left, "settings": settings.model_dump(mode="json"), "seed": job["seed"]}
+    _record(output / "diagnosis.json", manifest, held, folders, about)
     console.print(_table(result.rows))
-    left = len(sessions) - len(held)
     why = f"; {left} left out, as methods were trained or chosen on them" if left else ""
     console.print(f"{output}: {len(held)} sessions read{why}", markup=False)
+
+
+def _record(
+    target: Path,
+    manifest: Path,
+    held: Sequence[Session],
+    folders: Mapping[str, Path],
+    about: Mapping[str, Any],
+) -> None:
+    """Write what was asked, and whose word it is that no method was trained on these people."""
+    from pasta_model.checkpoint import file_digest
+    from pasta_model.files import write_json
+
+    word = BY_WORD if any(session.split is None for session in held) else BY_SPLITS
+    content = {
+        "manifest": {"name": manifest.name, "sha256": file_digest(manifest)},
+        "methods": {name: str(folder) for name, folder in folders.items()},
+        "unseen": word if folders else "no synthetic PETs",
+        "sessions": len(held),
+    }
+    write_json(target, {**content, **about})
 
 
 def _folders(words: Sequence[str]) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 """`pasta diagnose`: from a manifest and folders of synthetic PETs to tables; mistakes are one message."""
 
 import gzip
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,7 @@ def test_methods_need_to_know_who_was_seen(
     write_splits(tmp_path / "splits.tsv", dict.fromkeys((s.subject for s in kept), "test"))
     assert pasta(*words, "--splits", tmp_path / "splits.tsv").status == 0
     assert pasta(*words, "--all-unseen").status == 0
+    assert "the user says" in json.loads((tmp_path / "out" / "diagnosis.json").read_text())["unseen"]
 
 
 def test_mistakes_are_one_message(pasta_refuses, manifest: Path, folder: Path, tmp_path: Path) -> None:
