@@ -49,9 +49,12 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(target: Path) -> Iterator[Path]:
-    """Yield a temporary directory; it replaces `target` whole when the block succeeds."""
-    if target.is_file():
-        raise ConfigError(f"{target}: is a file, wanted a folder; choose another name")
+    """Yield a temporary directory; it replaces `target` whole when the block succeeds.
+
+    Where `target` is a link to a folder, that folder is replaced, and the link stays.
+    """
+    refuse_irreplaceable(target)
+    target = target.resolve()
     try:
         _make_folder(target.parent)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
@@ -60,11 +63,18 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if target.exists():
-            remove_folder(target)
-        temporary.rename(target)
+        _replace(target, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(target: Path, ready: Path) -> None:
+    try:
+        if target.exists():
+            remove_folder(target)
+        ready.rename(target)
+    except OSError as error:
+        raise ConfigError(_unwritable(target, error)) from error
 
 
 def remove_folder(folder: Path) -> None:
@@ -96,6 +106,25 @@ def refuse_unwritable(folder: Path) -> None:
         raise ConfigError(f"{folder}: {there} is a file, wanted a folder; choose another name")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"{folder}: {there} cannot be written; choose another folder")
+
+
+def refuse_irreplaceable(folder: Path) -> None:
+    """Refuse, before any work is done for it, a folder that could not be replaced whole.
+
+    Raises
+    ------
+    ConfigError
+        When a file is in the way, the folder is mounted or the shell stands in it, or what holds it cannot be
+        written.
+    """
+    place = folder.resolve()
+    if place.is_mount():
+        raise ConfigError(f"{folder}: is a mounted disk, which cannot be replaced; name a folder in it")
+    if Path.cwd().is_relative_to(place):
+        raise ConfigError(f"{folder}: is the folder of this shell, which cannot be replaced; name another")
+    if place.is_file():
+        raise ConfigError(f"{folder}: is a file, wanted a folder; choose another name")
+    refuse_unwritable(place.parent)
 
 
 def _unwritable(target: Path, error: OSError) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pasta_model import files
+from pasta_model.errors import ConfigError
 from pasta_model.files import atomic_directory, atomic_path, write_json, write_text
 
 
@@ -72,6 +73,40 @@ def test_failing_directory_leaves_the_old_one(tmp_path: Path) -> None:
         fail()
     assert [p.name for p in target.iterdir()] == ["one"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_link_to_a_folder_stays_and_its_folder_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "old").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "old")
+    with atomic_directory(tmp_path / "out") as work:
+        (work / "one").touch()
+    assert (tmp_path / "out").is_symlink()
+    assert [p.name for p in (tmp_path / "disk" / "old").iterdir()] == ["one"]
+    assert [p.name for p in (tmp_path / "disk").iterdir()] == ["old"]
+
+
+def test_folder_of_the_shell_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="the folder of this shell"), atomic_directory(Path()):
+        pass
+
+
+def test_mounted_disk_is_refused() -> None:
+    with (
+        pytest.raises(ConfigError, match=r"mounted disk.*name a folder in it"),
+        atomic_directory(Path("/proc")),
+    ):
+        pass
+
+
+def test_folder_that_cannot_be_renamed_is_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_: object) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(ConfigError, match="resource busy"), atomic_directory(tmp_path / "out"):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_folder_that_goes_is_never_seen_half_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
