@@ -7,6 +7,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # More for the tests, for example: make test PYTEST="-k exchange"
 PYTEST ?=
+# A process a core; the tests of a file stay together, because they share what is slow to make.
+EACH_CORE ?= -n auto --dist loadfile
 
 SHELL := /bin/bash
 BIN := .venv/bin
@@ -46,13 +48,13 @@ test: $(STAMP) ## every check, the slow ones too; stops at the first that fails
 	$(call say,mypy)
 	@$(BIN)/mypy
 	$(call say,tests: fast)
-	@$(BIN)/pytest -q -m "not slow and not integration" $(PYTEST)
+	@$(BIN)/pytest -q -m "not slow and not integration" $(EACH_CORE) $(PYTEST)
 	$(call say,tests: slow and integration)
 	@$(MAKE) -s real-scan || echo "no real T1 could be fetched: one test is left out"
 	@command -v nginx >/dev/null || $(MAKE) -s nginx || echo "no nginx could be fetched: the tests of the proxy are left out"
 	@command -v chromium >/dev/null || $(MAKE) -s chromium || echo "no Chromium: the test of the report in a browser is left out"
 	@PASTA_REAL_T1="$(CURDIR)/$(REAL_T1)" PASTA_NGINX="$$(command -v nginx || echo "$(CURDIR)/$(NGINX)")" \
-		$(BIN)/pytest -q -m "slow or integration" --durations=10 $(PYTEST)
+		$(BIN)/pytest -q -m "slow or integration" --durations=10 $(EACH_CORE) $(PYTEST)
 	$(call say,all checks passed)
 
 fmt: $(STAMP) ## format the code and mend what ruff can mend
