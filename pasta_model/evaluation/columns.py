@@ -63,7 +63,7 @@ class Metric:
 FAMILIES: Mapping[str, str] = {
     "brain": "3D, inside the brain, in SUVR (SSIM and PSNR: of the range 0 to 3)",
     "volume": "3D, over the whole volume with its background, in SUVR",
-    "slices": "mean over the axial slices that contain brain, each with its background, in SUVR",
+    "slices": "mean over the axial slices that contain brain (PSNR: and differ), with background, in SUVR",
     "published": "the same slices, each volume min-max scaled to [0, 1] by its own range, as published",
     "scaled": "3D, each volume min-max scaled to [0, 1] by its own range",
     "metaroi": "mean SUVR of the MetaROI: five regions that Alzheimer's disease makes hypometabolic",

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from pasta_model.data.grid import Grid
 from pasta_model.errors import VolumeError
 from pasta_model.evaluation.columns import ALL_METRICS, PLANES, REGIONS, WHOLE
@@ -16,14 +18,27 @@ from pasta_model.metrics.texture import ACROSS, roughness
 
 
 class Measured:
-    """What was measured so far: `values` by metric name, None where the reason stands in `why`."""
+    """What was measured so far: `values` by metric name, None where the reason stands in `why`.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    equal
+        Whether the two volumes are, voxel by voxel.
+    """
+
+    def __init__(self, *, equal: bool) -> None:
+        self._equal = equal
         self._found: dict[str, float | None] = {}
         self._why: dict[str, str] = {}
 
-    def measure(self, names: Iterable[str], measure: Callable[[], Mapping[str, float]]) -> None:
-        """Note what a function finds; when it cannot, or a value is not finite, note the reason."""
+    def measure(
+        self, names: Iterable[str], measure: Callable[[], Mapping[str, float]], *, where: str = ""
+    ) -> None:
+        """Note what a function finds; when it cannot, or a value is not finite, note the reason.
+
+        A PSNR is infinite where two volumes are equal: altogether, or `where` they are measured.
+        """
+        equal = "the volumes are equal" + ("" if self._equal else where)
         try:
             found = measure()
         except VolumeError as error:
@@ -34,7 +49,7 @@ class Measured:
                 self._found[name] = value
                 self._why.pop(name, None)
             else:
-                self.refuse([name], "the volumes are equal" if name.startswith("psnr") else "not finite")
+                self.refuse([name], equal if name.startswith("psnr") else "not finite")
 
     def refuse(self, names: Iterable[str], reason: str) -> None:
         """Note why these are not available."""
@@ -55,12 +70,19 @@ class Measured:
 
 @dataclass(frozen=True)
 class Pair:
-    """A real and a synthetic PET, (x, y, z) on one scale of width `data_range`; where the brain is."""
+    """A real and a synthetic PET, (x, y, z) on one scale of width `data_range`; where the brain is.
+
+    Attributes
+    ----------
+    scale
+        What a reason says of the scale; empty: SUVR.
+    """
 
     real: Array
     synthetic: Array
     mask: Mask
     data_range: float
+    scale: str = ""
 
 
 def measure_pair(pair: Pair, *, grid: Grid) -> Measured:
@@ -79,7 +101,7 @@ def measure_pair(pair: Pair, *, grid: Grid) -> Measured:
         When the pair cannot be compared at all.
     """
     similarity.check_pair(pair.real, pair.synthetic, pair.mask)
-    sheet = Measured()
+    sheet = Measured(equal=np.array_equal(pair.real, pair.synthetic))
     _in_3d(sheet, "", pair, pair.mask)
     _in_3d(sheet, "_volume", pair, None)
     _by_slice(sheet, "_slices", pair)
@@ -104,7 +126,8 @@ def _in_3d(sheet: Measured, suffix: str, pair: Pair, mask: Mask | None) -> None:
         found = similarity.ssim(pair.real, pair.synthetic, mask=mask, data_range=pair.data_range)
         return {f"ssim{suffix}": found}
 
-    sheet.measure(_errors(suffix), errors)
+    where = " in the brain" if mask is not None else ""
+    sheet.measure(_errors(suffix), errors, where=where + pair.scale)
     sheet.measure([f"ssim{suffix}"], structure)
 
 
@@ -117,7 +140,7 @@ def _by_slice(sheet: Measured, suffix: str, pair: Pair) -> None:
         found = slice_ssim(pair.real, pair.synthetic, mask=pair.mask, data_range=pair.data_range)
         return {f"ssim{suffix}": found}
 
-    sheet.measure(_errors(suffix), errors)
+    sheet.measure(_errors(suffix), errors, where=f" in every slice of the brain{pair.scale}")
     sheet.measure([f"ssim{suffix}"], structure)
 
 
@@ -131,7 +154,8 @@ def _scaled(sheet: Measured, pair: Pair) -> None:
         for suffix in suffixes:
             sheet.refuse([*_errors(suffix), f"ssim{suffix}"], str(error))
         return
-    scaled = replace(pair, real=real, synthetic=synthetic, data_range=1.0)
+    scale = " once each is scaled by its own range"
+    scaled = replace(pair, real=real, synthetic=synthetic, data_range=1.0, scale=scale)
     _by_slice(sheet, suffixes[0], scaled)
     _in_3d(sheet, suffixes[1], scaled, pair.mask)
     _in_3d(sheet, suffixes[2], scaled, None)

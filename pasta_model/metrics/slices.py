@@ -5,6 +5,7 @@ Shapes: a volume is (x, y, z); a mask has the same shape and is True in the brai
 background, which is easy to get right: numbers look better than those inside the brain.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,8 @@ def slice_errors(real: Array, synthetic: Array, *, mask: Mask, data_range: float
     Returns
     -------
     mapping
-        "mae", "mse" and "psnr" (dB; infinite when a slice is equal in both).
+        "mae", "mse" and "psnr" (dB). A slice that is equal in both, such as an empty one at the end of the
+        brain, has no finite PSNR and does not count in that mean; infinite when all are equal.
 
     Raises
     ------
@@ -44,12 +46,12 @@ def slice_errors(real: Array, synthetic: Array, *, mask: Mask, data_range: float
     first, second = _slices(real, synthetic, mask)
     error = second - first
     square = np.mean(error**2, axis=(0, 1))
-    with np.errstate(divide="ignore"):
-        psnr = 20 * np.log10(data_range) - 10 * np.log10(square)
+    differ = square[square > 0]
+    psnr = 20 * np.log10(data_range) - 10 * np.log10(differ)
     return {
         "mae": float(np.mean(np.abs(error))),
         "mse": float(np.mean(square)),
-        "psnr": float(np.mean(psnr)),
+        "psnr": float(np.mean(psnr)) if differ.size else math.inf,
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from skimage.metrics import mean_squared_error, structural_similarity
 
 from pasta_model.data.grid import Grid, template
@@ -111,6 +112,29 @@ class TestNotAvailable:
         assert none == {name for name in BY_NAME if name.startswith("psnr")} == set(found.why)
         assert set(found.why.values()) == {"the volumes are equal"}
         assert (found.values["mae"], found.values["ssim"]) == (0.0, pytest.approx(1.0))
+
+    def test_psnr_of_volumes_that_are_equal_where_they_are_measured(
+        self, pair: tuple[Volume, Volume]
+    ) -> None:
+        real = pair[0]
+        outside = real.data + np.where(BRAIN.any(axis=(0, 1)), 0, 0.3).astype(np.float32)
+        found = score(real, _pet(outside), mask=BRAIN, **WHO)
+        assert found.why["psnr"] == "the volumes are equal in the brain"
+        assert found.why["psnr_slices"] == "the volumes are equal in every slice of the brain"
+        assert found.values["psnr_volume"] is not None
+        darker = score(real, _pet(0.5 * real.data), mask=BRAIN, **WHO)
+        scaled = "the volumes are equal once each is scaled by its own range"
+        assert darker.why["psnr_volume_scaled"] == scaled
+        assert darker.values["psnr_volume"] is not None
+
+    def test_one_empty_slice_takes_no_psnr_away(self, pair: tuple[Volume, Volume]) -> None:
+        """The mask of another program is a voxel larger than the brain of two skull-stripped PETs."""
+        larger = ndimage.binary_dilation(BRAIN)
+        assert larger.any(axis=(0, 1)).sum() == BRAIN.any(axis=(0, 1)).sum() + 2
+        wanted, found = (score(*pair, mask=mask, **WHO) for mask in (BRAIN, larger))
+        assert found.why == {}
+        for name in ("psnr_slices", "psnr_published"):
+            assert found.values[name] == pytest.approx(wanted.values[name])
 
     def test_published_scale_of_a_constant_volume(self, pair: tuple[Volume, Volume]) -> None:
         found = score(pair[0], _pet(1.2), mask=BRAIN, **WHO)

@@ -82,10 +82,20 @@ def test_the_background_of_a_slice_counts(pair) -> None:
     assert found["mae"] == pytest.approx(0.36 * share, rel=1e-5)
 
 
-def test_one_equal_slice_makes_the_psnr_infinite(pair) -> None:
+def test_an_equal_slice_does_not_count_in_the_psnr(pair) -> None:
     real, synthetic, mask = pair
     synthetic[:, :, 4] = real[:, :, 4]
-    assert math.isinf(slice_errors(real, synthetic, mask=mask, data_range=3.0)["psnr"])
+    found = slice_errors(real, synthetic, mask=mask, data_range=3.0)
+    others = [s for k, s in zip(INSIDE, _slices(real, synthetic), strict=True) if k != 4]
+    wanted = [peak_signal_noise_ratio(*s, data_range=3.0) for s in others]
+    assert found["psnr"] == pytest.approx(np.mean(wanted))
+    squares = [mean_squared_error(*s) for s in others]
+    assert found["mse"] == pytest.approx(np.sum(squares) / 5), "it has an error of 0"
+
+
+def test_the_psnr_of_slices_that_are_all_equal_is_infinite(pair) -> None:
+    real, _, mask = pair
+    assert math.isinf(slice_errors(real, real, mask=mask, data_range=3.0)["psnr"])
 
 
 @pytest.mark.parametrize("metric", [slice_errors, slice_ssim])
