@@ -186,7 +186,7 @@ class PrivacySettings(Section):
         Slabs of a subject in a step, and timesteps and noises a slab (noise multiplicity, 2210.09929): they
         average within the subject, at no privacy cost.
     accountant
-        Opacus's; the other one cross-checks.
+        Opacus's; the other one cross-checks. With a delta below 1e-8 it is RDP: PRV's rounding would count.
     metrics
         Losses, errors and times: `withheld`; validation errors `noised` by a mechanism of their own; or
         `open`, which is not covered.

@@ -15,6 +15,7 @@ from scipy.stats import norm
 from pasta_model.errors import PrivacyError
 from pasta_model.privacy import accounting
 from pasta_model.privacy.accounting import LEAST_NOISE, Release, calibrated, epsilon
+from pasta_model.privacy.plan import MOST_STEPS
 
 BOTH = pytest.mark.parametrize("accountant", ["prv", "rdp"])
 LOOSE = 0.02  # what PRV adds to be an upper bound
@@ -94,6 +95,30 @@ class TestGolden:
         releases = [Release(*values) for values in history]
         assert epsilon(releases, delta=delta, accountant="rdp") == pytest.approx(rdp, rel=0.005)
         assert pld <= epsilon(releases, delta=delta) <= pld + LOOSE
+
+
+class TestCorners:
+    """All that settings accept, against the analytic Gaussian, computed here by hand."""
+
+    @pytest.mark.parametrize("mu", [0.03, 0.1, 0.3, 0.7, 1.2, 2.0, 4.0])
+    @pytest.mark.parametrize("delta", [1e-12, 1e-11, 1e-10, 3e-10, 1e-9, 9.9e-9])
+    @pytest.mark.parametrize("steps", [1, 100_000, MOST_STEPS])
+    def test_deltas_for_which_prv_is_not_asked(self, steps: int, delta: float, mu: float) -> None:
+        releases = [Release(math.sqrt(steps) / mu, 1.0, steps)]
+        assert gaussian_epsilon(releases, delta) <= epsilon(releases, delta=delta)
+
+    def test_the_least_delta_and_the_most_steps_for_which_it_is(self) -> None:
+        releases = [Release(math.sqrt(MOST_STEPS) / 0.7, 1.0, MOST_STEPS)]
+        exact = gaussian_epsilon(releases, 1e-8)
+        found = epsilon(releases, delta=1e-8)
+        assert exact <= found <= exact * 1.003 + LOOSE
+        assert abs(found - exact - 0.01) < 0.002, "PRV adds 0.01 to its estimate, which is off by far less"
+
+    def test_the_most_steps_for_every_delta(self) -> None:
+        both = [Release(2000.0, 1.0, MOST_STEPS), Release(3000.0, 1.0, 1)]
+        rdp = epsilon(both, delta=1e-8, accountant="rdp")
+        assert epsilon(both, delta=1e-8) == rdp
+        assert epsilon(both[1:], delta=1e-8) < epsilon(both[1:], delta=1e-8, accountant="rdp")
 
 
 class TestEdges:
