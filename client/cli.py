@@ -12,7 +12,7 @@ from client.commands.budget import budget
 from client.commands.check import check
 from client.commands.combine import combine
 from client.commands.start import start
-from pasta_model.console import run_command
+from pasta_model.console import resumable, run_command
 
 app = typer.Typer(
     help="A hospital site: what is prepared here, and what would leave.",
@@ -24,7 +24,7 @@ app = typer.Typer(
 
 app.command()(check)
 app.command()(approve)
-app.command()(start)
+app.command()(resumable(start))
 app.command()(audit)
 app.command()(budget)
 app.command()(combine)

@@ -14,7 +14,7 @@ from pasta_model.commands.norms import app as norms
 from pasta_model.commands.plan import plan
 from pasta_model.commands.prepare import prepare
 from pasta_model.commands.synthesize import synthesize
-from pasta_model.console import run_command
+from pasta_model.console import resumable, run_command
 
 app = typer.Typer(
     help="MRI to synthetic FDG-PET, trained together without sharing a scan. Research software, not a"
@@ -27,7 +27,7 @@ app = typer.Typer(
 Manifest = Annotated[Path, typer.Argument(help="participants.tsv or .csv of one site.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 
-app.command()(prepare)
+app.command()(resumable(prepare))
 app.command()(plan)
 
 
@@ -177,9 +177,9 @@ def import_checkpoint(
     )
 
 
-app.command()(synthesize)
+app.command()(resumable(synthesize))
 app.command()(evaluate)
-app.command()(diagnose)
+app.command()(resumable(diagnose))
 app.add_typer(attack, name="attack")
 app.add_typer(familiarity, name="familiarity")
 app.add_typer(norms, name="norms")

@@ -5,7 +5,8 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from functools import wraps
+from typing import NoReturn, ParamSpec, TypeVar
 
 import click
 import typer
@@ -26,9 +27,32 @@ from pasta_model.errors import MemoryShortageError, PastaError
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Resumable(Exception):  # noqa: N818 - no mistake
+    """Ctrl-C stopped a command that goes on when it is given again."""
+
+
+def resumable(command: Callable[P, T]) -> Callable[P, T]:
+    """Declare that a command, given again, goes on where Ctrl-C stopped it; others have written nothing."""
+
+    @wraps(command)
+    def run(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            return command(*args, **options)
+        except (KeyboardInterrupt, click.Abort):
+            raise _Resumable from None
+
+    return run
+
 
 def run_command(app: typer.Typer) -> None:
-    """Run a command line; a user's mistake is one message and exit status 2, never a traceback."""
+    """Run a command line; a user's mistake is one message and exit status 2, never a traceback.
+
+    Ctrl-C is answered with what is left: a command is `resumable`, or writes all at its end or nothing.
+    """
     errors = Console(stderr=True, soft_wrap=True)
     try:
         status = typer.main.get_command(app)(standalone_mode=False)
@@ -37,6 +61,9 @@ def run_command(app: typer.Typer) -> None:
     except click.ClickException as error:  # a wrong option or argument
         error.show()
         sys.exit(error.exit_code)
+    except _Resumable:
+        errors.print("stopped; the same command goes on from here", markup=False)
+        sys.exit(EXIT_INTERRUPTED)
     except (KeyboardInterrupt, click.Abort):
         status = EXIT_INTERRUPTED
     except (MemoryError, RuntimeError) as error:
@@ -44,7 +71,7 @@ def run_command(app: typer.Typer) -> None:
             raise
         _refuse(errors, _shortage(error))
     if status == EXIT_INTERRUPTED:  # typer's own answer to Ctrl-C
-        errors.print("stopped; the same command goes on from here", markup=False)
+        errors.print("stopped; nothing was written", markup=False)
     sys.exit(status if isinstance(status, int) else 0)
 
 

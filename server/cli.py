@@ -3,7 +3,7 @@
 
 import typer
 
-from pasta_model.console import run_command
+from pasta_model.console import resumable, run_command
 from server.commands.provision import add_site, provision, renew_server, renew_site, revoke_site
 from server.commands.run import run
 from server.commands.status import rounds, status
@@ -17,7 +17,10 @@ app = typer.Typer(
 )
 
 
-for command in (provision, add_site, renew_site, renew_server, revoke_site, superlink, run, status, rounds):
+app.command()(provision)
+for command in (add_site, renew_site, renew_server, revoke_site, superlink, run):
+    app.command()(resumable(command))
+for command in (status, rounds):
     app.command()(command)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pasta_model.console import run_command
+from pasta_model.console import resumable, run_command
 
 app = typer.Typer(
     help="A whole federation on one machine, with digital twins: these are not patients.",
@@ -18,6 +18,7 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same fil
 
 
 @app.command()
+@resumable
 def demo(
     *,
     output: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("outputs/demo"),
@@ -91,6 +92,7 @@ def cohort(
 
 
 @app.command()
+@resumable
 def study(
     file: Annotated[Path, typer.Argument(help="The study: a TOML file, see docs/evaluation.md.")],
     *,

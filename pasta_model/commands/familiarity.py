@@ -33,11 +33,11 @@ def build(
     spacing, console = one_spacing(training), Console(soft_wrap=True)
     with progress_bar(console, "features") as progress:
         made = Familiarity.of(FeatureSums.of(feature_table(training, progress=progress)), spacing=spacing)
-    save_familiarity(output, made)
-    console.print(f"{output}: {made.persons} persons, {len(made.names)} features", markup=False)
     held_out = [scan for site in sites for scan in first_scans(site, "valid")]
+    flagged = sum(made.check(row).unlike for row in feature_table(held_out))
+    save_familiarity(output, made)  # last: stopped before, nothing is written
+    console.print(f"{output}: {made.persons} persons, {len(made.names)} features", markup=False)
     if held_out:
-        flagged = sum(made.check(row).unlike for row in feature_table(held_out))
         console.print(
             f"false alarms: {flagged} of {len(held_out)} validation persons are flagged;"
             f" {(100 - UNLIKE) / 100:.1%} are meant to be",

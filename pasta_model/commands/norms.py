@@ -86,7 +86,7 @@ def z_map(
     from rich.console import Console
 
     from pasta_model.data.volume import read_volume, write_volume
-    from pasta_model.files import refuse_unwritable
+    from pasta_model.files import atomic_path, refuse_unwritable
     from pasta_model.metrics.similarity import brain_mask
     from pasta_model.norms.model import Norms
 
@@ -96,14 +96,13 @@ def z_map(
     brain = brain_mask(read_volume(mri).data) if mri else None
     known = Norms.load(norms)
     found = known.z_map(read_volume(pet, unit="SUVR"), age, brain=brain)
-    write_volume(output, found, description=_DESCRIPTION)
     if surfaces:
-        from pasta_model.files import atomic_path
         from pasta_model.report.surfaces import surface_picture
 
         png = surface_picture({"PET": found}, title=f"{pet.name}, {age:g} years")
         with atomic_path(surfaces) as temporary:
             temporary.write_bytes(png)
+    write_volume(output, found, description=_DESCRIPTION)
     inside = found.data[known.brain_on(found)]
     below = float((inside < -2).sum()) * known.spacing**3 / 1000
     Console(soft_wrap=True).print(
