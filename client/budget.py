@@ -12,7 +12,7 @@ from client.guard.paid import LINES, refuse_replaced
 from client.kit import read_kit
 from client.ledger import Ledger
 from client.memory import run_name
-from client.people import default_ledger, names, open_ledger
+from client.people import Names, default_ledger, names, open_ledger
 from client.policy import Policy, read_policy
 from client.private import TRAINING, Privacy
 from client.spending import Limit, Spending
@@ -120,7 +120,7 @@ def account_of(place: Place) -> Account:
     groups = {name: names(place.store, split) for split, name in SPLITS.items()}
     here = [person for group in groups.values() for person in group]
 
-    def cost(group: list[str], *, others: bool = False) -> tuple[float, float]:
+    def cost(group: list[Names], *, others: bool = False) -> tuple[float, float]:
         prv, rdp = (ledger.spent(group, Limit(0.0, delta, accountant=a), others=others) for a in BOTH)
         return prv, rdp
 

@@ -5,12 +5,13 @@ A chained file beside the store, so that preparing the data anew forgets nothing
 hashes: what counts is what was released about a *person*, whatever the run, the split or the data's version
 was. A release is reserved before it is made, and noted when it is made and before it is kept; what was
 reserved and never noted, because a process was killed, may be used again for the very same task only.
+Where a later table links two names, what either took part in counts (see `client.register`).
 
 ======================  =================================================================
 line                    says
 ======================  =================================================================
 `opened`                site, key of the hashes
-`cohort`                the persons that later lines are about
+`cohort`                the persons that later lines are about, each with all names
 `plan`                  what a run will do here, before it has done anything
 `reserved`              so many steps of a mechanism, in a run and round; epsilon with them
 `released`              a reservation is used: its round is about to be kept
@@ -18,23 +19,22 @@ line                    says
 """
 
 import fcntl
-import hashlib
-import hmac
 import json
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
 from client.chain import Chain, Entry
+from client.register import Person, Register, Unit, of_one_person
 from client.spending import LedgerLog, Limit, Spending, spending_of
 from pasta_model.errors import BudgetError, PrivacyError
 from pasta_model.files import write_json
 from pasta_model.privacy.accounting import Accountant, Release, epsilon
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Ledger:
@@ -56,20 +56,24 @@ class Ledger:
         self.site = site
         self._witness = witness
         self._log = LedgerLog(path, whose=f"privacy ledger\n{site}")
-        self._key = ""
-        self.cohorts: dict[str, frozenset[str]] = {}
+        self._register = Register()
         self.plans: dict[str, Entry] = {}
         self.spendings: list[Spending] = []
-        self._open: dict[str, Spending] = {}  # the last reservation of a task, where it was not released
+        self._open: dict[str, Spending] = {}  # the last reservation of a task, where not released
         self._released = Counter[tuple[str, int, str]]()
         self._read()
 
     @property
     def is_new(self) -> bool:
         """Whether nothing was ever written."""
-        return not self._key
+        return not self._register.key
 
-    def open_for(self, persons: Sequence[str]) -> None:
+    @property
+    def cohorts(self) -> Mapping[str, frozenset[Unit]]:
+        """Whom its lines are about."""
+        return self._register.cohorts
+
+    def open_for(self, persons: Sequence[Person]) -> None:
         """Make the ledger ready for the data of these persons: all that a site has.
 
         Raises
@@ -78,47 +82,49 @@ class Ledger:
             When it is about other people.
         """
         if self.is_new:
-            self._append(
-                {"event": "opened", "format": FORMAT, "site": self.site, "key": secrets.token_hex(32)}
-            )
+            key = secrets.token_hex(32)
+            self._append({"event": "opened", "format": FORMAT, "site": self.site, "key": key})
             return
-        known = self._known
-        if known and not known & self._tokens(persons):
+        if self.cohorts and not self._register.knows_any(persons):
             raise PrivacyError(
-                f"{self.path}: the ledger of another data set: it is about {len(known)} persons, none of them"
-                f" among the {len(persons)} here; give this data set a ledger of its own"
+                f"{self.path}: the ledger of another data set: it is about {self._register.count()} persons,"
+                f" none of them among the {len(persons)} here; give this data set a ledger of its own"
             )
 
     def spent(
         self,
-        persons: Iterable[str],
+        persons: Iterable[Person],
         limit: Limit,
         *,
         more: Sequence[Release] = (),
         others: bool = False,
     ) -> float:
-        """Return the epsilon of the person of whom most was released, with `more` on top.
+        """Return the epsilon of the person of whom most was released, with `more` of them on top.
 
         `others`: not of these persons, but of all others whom the ledger knows.
         """
-        histories = self.releases(persons, run=limit.run, others=others)
-        costs = (epsilon([*more, *h], delta=limit.delta, accountant=limit.accountant) for h in histories)
+        histories = self.releases(persons, run=limit.run, more=more, others=others)
+        costs = (epsilon(h, delta=limit.delta, accountant=limit.accountant) for h in histories)
         return max(costs, default=0.0)
 
-    def releases(self, persons: Iterable[str], *, run: str = "", others: bool = False) -> list[list[Release]]:
+    def releases(
+        self, persons: Iterable[Person], *, run: str = "", more: Sequence[Release] = (), others: bool = False
+    ) -> list[list[Release]]:
         """Return what was released of these persons: one list for all who share a history.
 
         Releases compose person by person: a run that somebody was not in costs them nothing.
         """
-        by_cohort: dict[str, list[Release]] = {}
+        made: dict[str, list[Release]] = {}
         for line in self.spendings:
             if run in ("", line.run):
-                by_cohort.setdefault(line.cohort, []).append(line.release)
-        tokens = self._tokens(persons)
-        if others:
-            tokens = self._known - tokens
-        histories = {frozenset(c for c in by_cohort if t in self.cohorts[c]) for t in tokens}
-        return [[r for cohort in sorted(h) for r in by_cohort[cohort]] for h in histories]
+                made.setdefault(line.cohort, []).append(line.release)
+
+        def composed(units: int, were: Iterable[tuple[str, int]]) -> list[Release]:
+            before = (of_one_person(release, n) for cohort, n in were for release in made[cohort])
+            return [*before, *(of_one_person(release, units) for release in more)]
+
+        histories = self._register.histories(persons, made.keys(), others=others)
+        return [composed(units, were) for units, were in histories]
 
     def careful(self, run: str) -> Accountant:
         """Return by whom all runs together are counted, while this one goes on.
@@ -129,7 +135,7 @@ class Ledger:
         """
         return "rdp" if any(line.run != run for line in self.spendings) else "prv"
 
-    def note_plan(self, run: str, persons: Sequence[str], plan: Entry) -> None:
+    def note_plan(self, run: str, persons: Sequence[Person], plan: Entry) -> None:
         """Write down what a run will do here; nothing is spent."""
         self._append({"event": "plan", "run": run, "cohort": self._cohort(persons), **plan})
 
@@ -141,7 +147,7 @@ class Ledger:
         run: str,
         number: int,
         mechanism: str,
-        persons: Sequence[str],
+        persons: Sequence[Person],
         limits: Sequence[Limit],
     ) -> None:
         """Ask for a release before it is made; a reservation that was never used stands again.
@@ -231,7 +237,7 @@ class Ledger:
         # A line that a killed process has not ended is none, even where it can be read: it goes.
         entries = list(self._log.entries())[: self.chain.lines]
         self._refuse_changed(self.chain, entries, seen)
-        self._key, self.cohorts, self.plans, self.spendings = "", {}, {}, []
+        self._register, self.plans, self.spendings = Register(), {}, []
         self._open.clear()
         self._released.clear()
         for entry in entries:
@@ -267,9 +273,9 @@ class Ledger:
     def _take_in(self, entry: Entry) -> None:
         event = entry.get("event")
         if event == "opened":
-            self._key = str(entry["key"])
+            self._register = Register(str(entry["key"]))
         elif event == "cohort":
-            self.cohorts[entry["cohort"]] = frozenset(entry["persons"])
+            self._register.take_in(entry["cohort"], entry["persons"])
         elif event == "plan":
             self.plans[entry["run"]] = entry
         elif event == "reserved":
@@ -278,23 +284,13 @@ class Ledger:
         elif event == "released" and (made := self._open.pop(entry["task"], None)):
             self._released[made.run, made.round, made.mechanism] += 1
 
-    @property
-    def _known(self) -> frozenset[str]:
-        """All whom it is about."""
-        return frozenset[str]().union(*self.cohorts.values())
-
-    def cohort_of(self, persons: Sequence[str]) -> str:
+    def cohort_of(self, persons: Sequence[Person]) -> str:
         """Return the name of these persons together."""
-        return hashlib.sha256("\n".join(sorted(self._tokens(persons))).encode()).hexdigest()[:12]
+        return self._register.name_of(persons)
 
-    def _cohort(self, persons: Sequence[str]) -> str:
+    def _cohort(self, persons: Sequence[Person]) -> str:
         """Return the name of these persons together; new ones get a line."""
         name = self.cohort_of(persons)
         if name not in self.cohorts:
-            told = {"event": "cohort", "cohort": name, "persons": sorted(self._tokens(persons))}
-            self._append(told)
+            self._append({"event": "cohort", "cohort": name, "persons": self._register.told(persons)})
         return name
-
-    def _tokens(self, persons: Iterable[str]) -> frozenset[str]:
-        key = bytes.fromhex(self._key)
-        return frozenset(hmac.digest(key, p.encode(), "sha256").hex()[:20] for p in persons)
