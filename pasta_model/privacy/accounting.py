@@ -2,9 +2,9 @@
 """What releases cost, by Opacus's accountants; nothing here is our own mathematics.
 
 Neighbours are two data sets of which one has a subject's data where the other has nothing in its place
-("zero-out": Ponomareva et al., How to DP-fy ML, 2303.00654). How many subjects there are is no secret: it is told,
-and sampling rate, noise and divisor are functions of it. A subject's gradient is clipped, and nothing has the
-gradient 0, so the sum changes as with one subject more or less, which is what the accountants count. A
+("zero-out": Ponomareva et al., How to DP-fy ML, 2303.00654). How many subjects there are is no secret: it is
+told, and sampling rate, noise and divisor are functions of it. A subject's gradient is clipped, and that of
+nothing is 0, so the sum changes as with one subject more or less, which is what the accountants count. A
 release is a Poisson-subsampled Gaussian mechanism; releases on the same subject compose.
 """
 
@@ -25,7 +25,7 @@ LEAST_NOISE, MOST_NOISE = 0.1, 1e6  # below the least, epsilons are in the hundr
 FEW_ORDERS = (1.1, 1.25, 1.5, *range(2, 64))
 PAST_MEANING = 100.0  # an epsilon from which on a tight bound is not worth its gigabytes
 # PRV composes by a Fourier transform in float64, and its bound leaves rounding out: measured against the
-# analytic Gaussian, the delta of a million steps is off by up to 3e-11. Three hundred times that is kept.
+# analytic Gaussian, the delta of a million steps is off by some 1e-10. A hundred times that is wanted.
 PRV_DELTA, ROUNDING = 1e-8, 1e-14  # the least delta it is asked for, and the least of every step
 FINE, TINY = 1e-3, 1e-12  # how close the least noise is found, of itself; nothing, where there are logarithms
 
@@ -51,9 +51,9 @@ def epsilon(releases: Iterable[Release], *, delta: float, accountant: Accountant
     """Return what these releases cost together: an upper bound of epsilon at `delta`; infinity without noise.
 
     PRV (Gopi et al., 2106.02848) is tight; RDP (Mironov et al., 1908.10530) is looser and cross-checks it.
-    Both are upper bounds, so the smaller one is, too. Where PRV's rounding could count (a delta below 1e-8, or
-    more than a million steps), RDP alone is the answer. PRV's memory grows with epsilon: where RDP (of few
-    orders, which is quick) says that nothing is left to protect, it is the answer as well.
+    Both are upper bounds, so the smaller one is, too. RDP alone is the answer where PRV's rounding could
+    count (a delta below 1e-8, or steps by the million), and, since PRV's memory grows with epsilon, where RDP
+    (of few orders, which is quick) says that nothing is left to protect.
     """
     history = [
         (r.noise_multiplier, r.sampling_rate, r.steps)

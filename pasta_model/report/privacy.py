@@ -17,8 +17,24 @@ NONE = (
     " the weights."
 )
 MEANING = (
-    "Epsilon bounds how much the release of the model changes what anybody can conclude about one of them;"
-    " delta is the chance that the bound fails. Smaller is safer; 0 would tell nothing."
+    "Epsilon bounds how much the release of the model, apart from what is named as not covered, changes what"
+    " anybody can conclude about one of them; delta is the chance that the bound fails. Smaller is safer; 0"
+    " would tell nothing."
+)
+SERVER_ACCOUNTANT = "rdp"  # of noise at the server, whatever `privacy.accountant` says
+# What epsilon says nothing of; the whole list is in docs/privacy.md.
+PUBLIC = {
+    "subject": "how many subjects a site has, and that it takes part",
+    "site": "which sites take part, and how many",
+}
+NOTHING_TOLD = "no loss or error was told, so none chose a model"
+NOISED = "told with noise, within the epsilon above; they chose no model"
+BARE = (
+    "losses and validation errors: they were told without noise, and the best model was chosen by them (the"
+    " last model was not)"
+)
+SERVER = (
+    "what the server itself is told, which is trusted: each site's update, times, sums of clinical values"
 )
 
 
@@ -35,7 +51,7 @@ class Privacy:
     by_round
         Epsilon after each round, where it is known.
     more
-        Other facts, such as the noise multiplier and the accountant.
+        Other facts: the accountant, and what epsilon does not cover.
     """
 
     unit: str = "none"
@@ -49,7 +65,8 @@ class Privacy:
         """Read it from a run's privacy settings (`PrivacySettings`) and its history.
 
         Where the history has no epsilon, because sites add the noise and keep their own accounts, the
-        epsilon is the most that they were asked to spend.
+        epsilon is the most that they were asked to spend. What was told without noise is named as not
+        covered: all of it where the unit is the site, or metrics are open.
         """
         if settings.unit == "none":
             return cls()
@@ -61,7 +78,8 @@ class Privacy:
             by_round=spent,
             more={
                 "epsilon is": "spent" if spent else "the most that a site was asked to spend",
-                "accountant": settings.accountant,
+                "accountant": settings.accountant if settings.unit == "subject" else SERVER_ACCOUNTANT,
+                **_coverage(settings, history),
             },
         )
 
@@ -74,6 +92,21 @@ class Privacy:
         delta = "not known" if self.delta is None else f"{self.delta:g}"
         protected = UNITS.get(self.unit, self.unit)
         return {"protects": protected, "epsilon": epsilon, "delta": delta, **self.more}
+
+
+def _coverage(settings: Any, history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Say what became of all that was told besides the weights."""
+    subject = settings.unit == "subject"
+    facts, bare = {"treated as public": PUBLIC[settings.unit]}, [] if subject else [SERVER]
+    if not any(entry.get("loss") or entry.get("valid_mae") for entry in history):
+        facts["validation errors"] = NOTHING_TOLD
+    elif subject and settings.metrics == "noised":
+        facts["validation errors"] = NOISED
+    else:
+        bare.insert(0, BARE)
+    if bare:
+        facts["not covered"] = "; ".join(bare)
+    return facts
 
 
 def privacy_blocks(privacy: Privacy) -> list[Block]:
