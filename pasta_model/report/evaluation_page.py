@@ -55,6 +55,12 @@ class Evaluation:
         Pictures of z maps (PNG), by caption.
     card
         Blocks of the model card.
+    smallest
+        Of fewer persons no differences are shown; the other tables hide them themselves.
+    result_title
+        Heading of the results: on whom. A study has held them out itself.
+    result_note
+        How it is known that they are held out, or that it is not; a sentence.
     """
 
     title: str
@@ -81,6 +87,9 @@ class Evaluation:
     limits: Sequence[str] = LIMITS
     card: Sequence[Block] = ()
     more: Sequence[Section] = ()
+    smallest: int = 0
+    result_title: str = "Result on held-out subjects"
+    result_note: str = ""
     seed: int = 0
 
 
@@ -88,7 +97,7 @@ def evaluation_page(found: Evaluation) -> Page:
     """Return the page; the viewer gets the bytes that pictures leave below the limit."""
     before = [
         Section("run", "What happened", [Facts(found.facts)] if found.facts else []),
-        Section("result", "Result on held-out subjects", _result(found), "Result"),
+        Section("result", found.result_title, _result(found), "Result"),
     ]
     after = [
         Section("metaroi", "Metabolism in the MetaROI", _metaroi(found), "MetaROI"),
@@ -123,9 +132,9 @@ def _result(found: Evaluation) -> list[Block]:
     if not found.groups:
         return []
     kinds = [kind for kind in KINDS if any(row.kind == kind for row in found.groups)]
-    rivals = compare(found.scores, found.method, seed=found.seed)
+    rivals = compare(found.scores, found.method, smallest=found.smallest, seed=found.seed)
     few = len({row.other for row in rivals}) <= FEW
-    blocks: list[Block] = []
+    blocks: list[Block] = [Paragraph(found.result_note)] if found.result_note else []
     if rivals:
         blocks.append(Verdicts([statement(row) for row in rivals] if few else summary(rivals)))
     tables = {kind: group_table(found.groups, kind=kind) for kind in kinds}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pasta_model.evaluation.columns import METRICS, Metric
 from pasta_model.evaluation.estimates import Estimate
+from pasta_model.evaluation.groups import few
 from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.evaluation.summary import differences
 from pasta_model.report.page import Cell, Column, Mark, RowGroup, Statement, Table
@@ -47,17 +48,50 @@ def compare(
     *,
     others: Sequence[str] | None = None,
     metrics: Sequence[Metric] = METRICS,
+    smallest: int = 0,
     seed: int = 0,
 ) -> list[PairedRow]:
-    """Compare a method with each other one, metric by metric; metrics without a direction are left out."""
+    """Compare a method with each other one, metric by metric; metrics without a direction are left out.
+
+    Parameters
+    ----------
+    smallest
+        Differences of fewer persons are not shown, nor those that would tell of fewer, beside the means.
+    """
     names = list(dict.fromkeys(s.method for s in scores)) if others is None else list(others)
     return [
-        PairedRow(method, other, metric, differences(scores, method, other, metric, seed=seed))
+        PairedRow(
+            method, other, metric, _difference(scores, (method, other), metric, smallest=smallest, seed=seed)
+        )
         for other in names
         if other != method
         for metric in metrics
         if metric.higher_is_better is not None
     ]
+
+
+def _difference(
+    scores: Sequence[SubjectScore], methods: tuple[str, str], metric: Metric, *, smallest: int, seed: int
+) -> Estimate:
+    why = _untold(scores, methods, metric, smallest) if smallest > 1 else ""
+    return Estimate(None, why=why) if why else differences(scores, *methods, metric, seed=seed)
+
+
+def _untold(scores: Sequence[SubjectScore], methods: tuple[str, str], metric: Metric, smallest: int) -> str:
+    """Say why a difference is not shown; empty where it is, or where nobody has one.
+
+    The means of both methods stand beside it: where a few persons lack one of the two values, their own
+    would be what the means hold beyond the difference.
+    """
+    first, second = (
+        {s.key: s.person for s in scores if s.method == method and s.values.get(metric.name) is not None}
+        for method in methods
+    )
+    both = {first[key] for key in first.keys() & second.keys()}
+    lone = {(first | second)[key] for key in first.keys() ^ second.keys()}
+    if 0 < len(both) < smallest:
+        return few(smallest)
+    return f"would tell by difference of {few(smallest)}" if both and 0 < len(lone) < smallest else ""
 
 
 def statement(row: PairedRow) -> Statement:

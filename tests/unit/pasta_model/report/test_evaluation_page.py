@@ -114,6 +114,25 @@ def test_one_method_is_compared_with_nobody(found: Evaluation) -> None:
     assert "Paired differences" not in _tables(page)
 
 
+def test_the_page_says_on_whom_and_how_that_is_known(found: Evaluation) -> None:
+    bare = replace(found, cases=(), history=(), surfaces={})
+    titles = [section.title for section in evaluation_page(bare).sections if section.id == "result"]
+    assert titles == ["Result on held-out subjects"], "a study has held them out itself"
+    told = replace(bare, result_title="Result", result_note="Nobody has checked.")
+    (section,) = (s for s in evaluation_page(told).sections if s.id == "result")
+    assert (section.title, section.blocks[0]) == ("Result", Paragraph("Nobody has checked."))
+
+
+def test_what_the_means_hide_the_differences_hide_too(found: Evaluation) -> None:
+    scores = [s for s in found.scores if s.person in {"p0", "p1", "p2"}]
+    few = replace(found, scores=scores, groups=summarise(scores, smallest=5), cases=(), smallest=5)
+    page = evaluation_page(few)
+    (table,) = (b for b in blocks_of(page) if isinstance(b, Table) and b.title == "Paired differences")
+    assert {cell.text for row in table.rows[0].rows for cell in row[1:]} == {"not available"}
+    (said,) = (block for block in blocks_of(page) if isinstance(block, Verdicts))
+    assert all("not compared, fewer than 5 subjects" in item.text for item in said.items)
+
+
 def test_privacy_that_was_promised_and_spent() -> None:
     settings = SimpleNamespace(unit="site", epsilon=8.0, delta=1e-5, accountant="prv")
     privacy = Privacy.of(settings, HISTORY)

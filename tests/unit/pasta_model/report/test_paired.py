@@ -85,6 +85,28 @@ def test_a_metric_without_a_direction_is_not_compared(scores: list[SubjectScore]
     assert compare(scores, "federated", metrics=(replace(MAE, higher_is_better=None),)) == []
 
 
+def test_few_persons_are_not_compared(scores: list[SubjectScore]) -> None:
+    three = [s for s in scores if s.person in {"p0", "p1", "p2"}]
+    for row in compare(three, "federated", smallest=5):
+        assert (row.difference.value, row.mark) == (None, "open")
+        assert row.difference.why == "fewer than 5 subjects: the site's policy"
+    assert all(row.difference.value is not None for row in compare(three, "federated", smallest=3))
+
+
+def test_a_difference_does_not_tell_of_those_who_lack_it(scores: list[SubjectScore]) -> None:
+    lacking = {"p0", "p1"}  # the mean of the other method is over the ten others
+    some = [
+        replace(s, values={**s.values, "mae": None}, why={"mae": "lost"})
+        if s.method == "alone" and s.person in lacking
+        else s
+        for s in scores
+    ]
+    row, *others = compare(some, "federated", others=["alone"], smallest=3)
+    assert row.difference.why == "would tell by difference of fewer than 3 subjects: the site's policy"
+    assert all(other.difference.value is not None for other in others)
+    assert compare(some, "federated", others=["alone"], smallest=2)[0].difference.value is not None
+
+
 def test_a_table_of_differences(scores: list[SubjectScore]) -> None:
     table = paired_table(compare(scores, "federated"))
     assert [column.heading for column in table.columns][:2] == ["federated minus", "MAE (SUVR)"]
