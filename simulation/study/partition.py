@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pasta_model.data.manifest import DIAGNOSES, Session
-from pasta_model.data.partition import partition_sites
+from pasta_model.data.partition import By, partition_sites
 from pasta_model.data.splits import people
 from pasta_model.errors import ConfigError, ManifestError, Problems
 from pasta_model.seeding import numpy_generator
@@ -25,10 +25,12 @@ VENDORS = ("Siemens", "GE", "Philips", "Canon", "Toshiba", "United Imaging", "CT
 def partitioned(sessions: Sequence[Session], part: PartitionPart, *, seed: int) -> tuple[Session, ...]:
     """Return the sessions with `site` renamed to the site of the study that they are at.
 
+    Small sites are pooled, but none that is held out: nobody trains there, however few they are.
+
     Raises
     ------
     ConfigError
-        When there are fewer persons than sites.
+        When there are fewer persons than sites, or two sites would have one name.
     ManifestError
         With a line for every person whose vendor or phase is wanted and not known.
     """
@@ -39,8 +41,8 @@ def partitioned(sessions: Sequence[Session], part: PartitionPart, *, seed: int) 
     elif part.by == "vendor":
         sessions = _renamed(sessions, by_vendor(sessions))
     else:
-        return partition_sites(sessions, by=part.by, smallest=part.smallest)
-    return partition_sites(sessions, by="site", smallest=part.smallest)
+        return _pooled(sessions, part, by=part.by)
+    return _pooled(sessions, part, by="site")
 
 
 def by_diagnosis(sessions: Sequence[Session], part: PartitionPart, *, seed: int) -> Mapping[str, str]:
@@ -104,6 +106,21 @@ def by_vendor(sessions: Sequence[Session]) -> Mapping[str, str]:
         places[person] = re.sub(r"[^\w.-]+", "-", known)
     problems.raise_if_any(ManifestError)
     return places
+
+
+def _pooled(sessions: Sequence[Session], part: PartitionPart, *, by: By) -> tuple[Session, ...]:
+    """Return the sessions at their sites, the small ones pooled that are not held out."""
+    apart = partition_sites(sessions, by=by)
+    held = [s.site in part.held_out for s in apart]
+    rest = [s for s, out in zip(sessions, held, strict=True) if not out]
+    pooled = partition_sites(rest, by=by, smallest=part.smallest)
+    both = {s.site for s, out in zip(apart, held, strict=True) if out} & {s.site for s in pooled}
+    if both:
+        raise ConfigError(
+            f"held-out {', '.join(sorted(both))}: small sites are pooled as that; rename the site"
+        )
+    others = iter(pooled)
+    return tuple(s if out else next(others) for s, out in zip(apart, held, strict=True))
 
 
 def _manufacturer(scan: Path) -> str:

@@ -84,9 +84,10 @@ class PartitionPart(Part):
     ratio
         Each site has so many times the persons of the next one, where `by` is "size".
     smallest
-        Sites of fewer persons are pooled.
+        Sites of fewer persons are pooled, but for those that are held out.
     held_out
-        Sites that never train: all their persons are measured on.
+        Sites that never train: all their persons are measured on. Names are those of `by`, or that of a pool
+        ("pooled").
     """
 
     by: Scheme = "site"
@@ -199,6 +200,7 @@ class StudySettings(Part):
         if absent:
             yield f"measure names {', '.join(dict.fromkeys(absent))}, which the study's methods lack"
         if not (set(self.methods) - known) and all(part.like in METHODS for part in self.method.values()):
+            yield from self._shared_folders()
             yield from self._settings_misfits()
 
     def _own_misfits(self) -> Iterator[str]:
@@ -209,6 +211,15 @@ class StudySettings(Part):
                 yield f"method.{name}: is one already; give yours another name"
             if part.like not in METHODS:
                 yield f"method.{name}.like: {part.like!r} is no method; wanted one of {', '.join(METHODS)}"
+
+    def _shared_folders(self) -> Iterator[str]:
+        """Say which methods would write into one folder, also on a disk that does not know upper case."""
+        folders: dict[str, list[str]] = {}
+        for name, method in self.chosen().items():
+            folders.setdefault(method.folder.casefold(), []).append(repr(name))
+        for folder, names in folders.items():
+            if len(names) > 1:
+                yield f"methods: {' and '.join(names)} would share the folder '{folder}'; rename all but one"
 
     def _settings_misfits(self) -> Iterator[str]:
         for name, method in self.chosen().items():

@@ -3,6 +3,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,25 @@ def test_small_sites_are_pooled(tmp_path: Path) -> None:
     assert Counter(s.site for s in partitioned(sessions, part, seed=0)) == {
         "site-1": 27, "site-2": 9, "pooled": 4,
     }  # fmt: skip
+
+
+def test_a_small_site_that_is_held_out_keeps_its_name() -> None:
+    sessions = cohort({"CN": 40})
+    part = PartitionPart(by="size", sites=4, ratio=3.0, smallest=5, held_out=("site-4",))  # 27, 9, 3, 1
+    placed = partitioned(sessions, part, seed=0)
+    assert Counter(s.site for s in placed) == {"site-1": 27, "site-2": 9, "pooled": 3, "site-4": 1}
+    assert [s.name for s in placed] == [s.name for s in sessions]
+
+
+def test_a_pool_can_be_held_out_but_not_share_its_name_with_a_held_out_site() -> None:
+    places = {"alder": 6, "birch": 2, "cedar": 1}
+    sessions, number = [], 0
+    for site, count in places.items():
+        for _ in range(count):
+            number += 1
+            sessions.append(replace(session(number), site=site))
+    part = PartitionPart(smallest=5, held_out=("pooled",))
+    assert Counter(s.site for s in partitioned(sessions, part, seed=0)) == {"alder": 6, "pooled": 3}
+    sessions.append(replace(session(99), site="pooled"))
+    with pytest.raises(ConfigError, match="held-out pooled: small sites are pooled as that"):
+        partitioned(sessions, part, seed=0)

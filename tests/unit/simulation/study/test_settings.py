@@ -82,6 +82,16 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert all(word in message for word in ("'fedawg'", "'pulled'", "names mine"))
 
 
+def test_methods_of_one_folder_are_refused_whatever_the_case(tmp_path: Path) -> None:
+    own = ("fedprox 1e-3", "fedprox 1e+3", "Strong", "strong", "FedAvg")
+    tables = "".join(f'[method."{name}"]\nlike = "fedprox"\n' for name in own)
+    names = ", ".join(f'"{name}"' for name in ("fedavg", *own))
+    message = refused(tmp_path, f"methods = [{names}]\n{tables}{TWINS}")
+    assert "'fedprox 1e-3' and 'fedprox 1e+3' would share the folder 'fedprox-1e-3'" in message
+    assert "'Strong' and 'strong'" in message
+    assert "'fedavg' and 'FedAvg'" in message
+
+
 def test_a_missing_file_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_study(tmp_path / "no.toml")
