@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pasta_model.config import Settings
-from pasta_model.report.card import ModelCard, write_card
+from pasta_model.report.card import ModelCard, told_sites, write_card
 from pasta_model.report.privacy import Privacy
 from server.records import Progress
 
@@ -47,7 +47,7 @@ def write_model_card(
             "to": "FDG-PET in SUVR",
             "clinical values": settings.data.clinical,
         },
-        sites={site: count if count >= SMALLEST else None for site, count in sorted(subjects.items())},
+        sites=told_sites(dict(sorted(subjects.items())), smallest=SMALLEST),
         smallest=SMALLEST,
         training=_training(settings, progress),
         privacy=Privacy.of(settings.privacy, history),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pasta_model.evaluation.groups import suppressed
+from pasta_model.evaluation.groups import suppressed, told
 from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.evaluation.summary import GroupRow
 from pasta_model.files import write_text
@@ -51,8 +51,13 @@ class ModelCard:
         Whether they are people: then no subject is named.
     data
         Facts on the data: modality, tracer, spacing, how prepared.
+    paper
+        What the method follows; empty where it follows none, as a mean PET.
+    federated
+        Whether sites made it together.
     sites
-        Site to its training subjects; None where it keeps the number back.
+        Site to its training subjects; words where the number is not told, as `told_sites` finds them, and
+        None where the site keeps it back.
     smallest
         Numbers below it are not shown, nor what would tell them by difference.
     training
@@ -74,7 +79,9 @@ class ModelCard:
     notice: str = ""
     people: bool = True
     data: Mapping[str, str] = field(default_factory=dict)
-    sites: Mapping[str, int | None] = field(default_factory=dict)
+    paper: str = PAPER
+    federated: bool = True
+    sites: Mapping[str, int | str | None] = field(default_factory=dict)
     smallest: int = 0
     training: Mapping[str, str] = field(default_factory=dict)
     privacy: Privacy = field(default_factory=Privacy)
@@ -98,7 +105,7 @@ def card_blocks(card: ModelCard, *, alone: bool = True) -> list[Block]:
     return [
         *([Paragraph(opening)] if opening else []),
         Paragraph(f"{DEVICE} Do not use a synthetic PET for the care of a patient."),
-        *_part("Model", [Facts({"method": card.method, "after": PAPER, **_given(card)})]),
+        *_part("Model", [Facts({"method": card.method, **_given(card)})]),
         *_part("Data", [Facts(card.data)] * bool(card.data)),
         *_part("Sites", _sites(card)),
         *_part("Training", [Facts(card.training)] * bool(card.training)),
@@ -115,7 +122,8 @@ def card_blocks(card: ModelCard, *, alone: bool = True) -> list[Block]:
 
 def _front_matter(card: ModelCard) -> str:
     """Return what is true of every such model, and the licence if one was chosen; no data set, no score."""
-    lines = ["tags:", *(f"- {tag}" for tag in ("mri", "pet", "image-to-image", "federated-learning"))]
+    tags = ("mri", "pet", "image-to-image", *(["federated-learning"] if card.federated else []))
+    lines = ["tags:", *(f"- {tag}" for tag in tags)]
     if card.licence:
         lines.insert(0, f"license: {card.licence}")
     return "\n".join(["---", *lines, "---", ""])
@@ -126,26 +134,33 @@ def _part(title: str, blocks: Sequence[Block]) -> list[Block]:
 
 
 def _given(card: ModelCard) -> dict[str, str]:
-    facts = {"licence of the weights": card.licence, "date": card.date}
+    facts = {"after": card.paper, "licence of the weights": card.licence, "date": card.date}
     return {name: text for name, text in facts.items() if text}
 
 
+def told_sites(sites: Mapping[str, int | str | None], *, smallest: int) -> dict[str, int | str | None]:
+    """Return what may be told of each site: its number, or words where it is too small or would tell one."""
+    known = {site: count for site, count in sites.items() if isinstance(count, int)}
+    hidden = suppressed(known, smallest=smallest)
+    return {site: told(known[site], hidden[site]) if site in hidden else sites[site] for site in sites}
+
+
 def _sites(card: ModelCard) -> list[Block]:
-    """Return the numbers that the policy lets: a total only where no site's is hidden."""
+    """Return the numbers that may be told: a total only where every site's is."""
     if not card.sites:
         return []
-    known = {site: count for site, count in card.sites.items() if count is not None}
-    hidden = suppressed(known, smallest=card.smallest)
+    counts = told_sites(card.sites, smallest=card.smallest)
+    known = [count for count in counts.values() if isinstance(count, int)]
     rows = [
-        [Cell(site), Cell("not shown", note=hidden[site], missing=True)]
-        if site in hidden
-        else [Cell(site), Cell(WITHHELD, missing=True) if count is None else Cell(str(count))]
-        for site, count in card.sites.items()
+        [Cell(site), Cell(WITHHELD if count is None else str(count), missing=not isinstance(count, int))]
+        for site, count in counts.items()
     ]
-    if len(known) == len(card.sites) and not hidden:
-        rows.append([Cell("all"), Cell(str(sum(known.values())))])
+    if len(known) == len(counts):
+        rows.append([Cell("all"), Cell(str(sum(known)))])
     columns = [Column("Site", "text"), Column("Training subjects")]
-    return [Table("Training subjects by site", columns, [RowGroup("", rows)])]
+    untold = any(isinstance(count, str) for count in counts.values())
+    caption = "Small numbers are not told, nor what would tell one by difference." if untold else ""
+    return [Table("Training subjects by site", columns, [RowGroup("", rows)], caption)]
 
 
 def _privacy_words(privacy: Privacy) -> Paragraph:

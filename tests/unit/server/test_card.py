@@ -47,8 +47,10 @@ def test_the_card_tells_what_the_coordinator_knows(tmp_path: Path) -> None:
     assert "the most that a site was asked to spend" in text
     for site in ("birch", "cedar"):
         (line,) = (line for line in text.splitlines() if site in line)
+        assert "fewer than 5" in line
         assert "4" not in line
         assert "3" not in line
+    assert "withheld by the site" not in text, "nobody has"
 
 
 def test_no_error_is_made_up(tmp_path: Path) -> None:

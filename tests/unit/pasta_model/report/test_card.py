@@ -9,7 +9,7 @@ import pytest
 
 from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.evaluation.summary import summarise
-from pasta_model.report.card import ModelCard, card_blocks, write_card
+from pasta_model.report.card import ModelCard, card_blocks, told_sites, write_card
 from pasta_model.report.failures import losses, worst_cases
 from pasta_model.report.markdown import escaped, markdown
 from pasta_model.report.page import Bullets, Cell, Code, Column, Fold, Heading, Picture, RowGroup, Table
@@ -70,10 +70,28 @@ def test_front_matter_makes_nothing_up(card: ModelCard, text: str, tmp_path: Pat
 
 def test_small_sites_are_hidden_and_so_is_what_would_tell_them(card: ModelCard, tmp_path: Path) -> None:
     text = _text(_bare(card, sites={"A": 40, "B": 31, "C": 2}, smallest=5), tmp_path)
-    assert "| C | not shown" in text
-    assert "| B | not shown" in text  # the total of the report less A would be C's
+    assert "| C | fewer than 5 |" in text
+    assert "| B | not shown |" in text  # the total of the report less A would be C's
     assert "| all |" not in text
     assert "| 2 |" not in text
+
+
+def test_what_may_not_be_told_is_told_neither_by_us_nor_to_whoever_goes_on(
+    card: ModelCard, tmp_path: Path
+) -> None:
+    told = told_sites({"A": 40, "B": 31, "C": 4, "D": 3}, smallest=5)
+    assert told == {"A": 40, "B": 31, "C": "fewer than 5", "D": "fewer than 5"}
+    text = _text(_bare(card, sites=told, smallest=2), tmp_path)
+    assert "| D | fewer than 5 |" in text
+    assert "withheld by the site" not in text
+    assert "| all |" not in text
+
+
+def test_what_is_not_ours_is_not_called_ours(card: ModelCard, tmp_path: Path) -> None:
+    assert "arXiv:2603.18896" in _text(_bare(card), tmp_path)
+    text = _text(_bare(card, paper="", federated=False), tmp_path)
+    assert "PASTA: Li" not in text
+    assert "federated-learning" not in text
 
 
 def test_a_number_that_a_site_keeps_is_not_told(card: ModelCard, tmp_path: Path) -> None:
