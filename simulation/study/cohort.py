@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pasta_model.data.manifest import DIAGNOSES, Session, read_manifest, write_splits
+from pasta_model.data.manifest import DIAGNOSES, Session, write_splits
 from pasta_model.data.splits import apply_splits, assign_splits, people, refuse_leakage
 from pasta_model.data.store import SiteStore, prepare_store
 from pasta_model.errors import ConfigError, Problems
 from simulation.study.partition import partitioned
 from simulation.study.settings import StudySettings
+from simulation.study.tables import read_tables
 from simulation.twins.cohort import build_cohort
 
 POOL = "pooled"
@@ -65,7 +66,8 @@ def gather(study: StudySettings, folder: Path, *, workers: int, progress: Progre
     Raises
     ------
     ManifestError, SplitError, ConfigError
-        When a table cannot be used, a person would leak, or a site cannot be held out or trained on.
+        When a table cannot be used, two tables may call two people by one name, a person would leak, or a
+        site cannot be held out or trained on.
     """
     if study.cohort.twins:
         root = folder / "cohort"
@@ -74,7 +76,7 @@ def gather(study: StudySettings, folder: Path, *, workers: int, progress: Progre
         tables: Sequence[Path] = sorted(root.glob("*/participants.tsv"))
     else:
         tables = study.cohort.manifests
-    sessions = [s for table in tables for s in read_manifest(table)]
+    sessions = read_tables(tables)
     seed = study.seeds[0]
     placed = partitioned(sessions, study.partition, seed=seed)
     held_out = study.partition.held_out

@@ -9,7 +9,7 @@ import pytest
 
 from pasta_model.data.manifest import Session, write_manifest
 from pasta_model.data.store import SiteStore
-from pasta_model.errors import ConfigError, SplitError
+from pasta_model.errors import ConfigError, ManifestError, SplitError
 from simulation.study.cohort import gather, prepare, stores, table_of_sites
 from simulation.study.settings import StudySettings
 
@@ -68,6 +68,25 @@ def test_splits_of_the_table_are_kept(
     sessions = [make_session(f"sub-{n}", split=split) for n, split in enumerate(given)]
     found = gather(study_of(sessions), tmp_path, workers=1, progress=nothing)
     assert [s.split for s in found.sessions] == given
+
+
+def test_two_hospitals_numbers_are_refused_before_anybody_is_moved(
+    tmp_path: Path, three_sites: list[Session], make_session: Make, study_of: Callable[..., StudySettings]
+) -> None:
+    study = study_of(three_sites, partition={"by": "size", "sites": 2})
+    write_manifest(tmp_path / "more.tsv", [make_session("sub-A0", site="D", split=None, session="m06")])
+    both = study.cohort.model_copy(update={"manifests": (*study.cohort.manifests, tmp_path / "more.tsv")})
+    with pytest.raises(ManifestError, match="sub-A0: at A in"):
+        gather(study.model_copy(update={"cohort": both}), tmp_path, workers=1, progress=nothing)
+
+
+def test_a_held_out_site_is_not_pooled_however_small(
+    tmp_path: Path, three_sites: list[Session], study_of: Callable[..., StudySettings]
+) -> None:
+    study = study_of(three_sites, partition={"held-out": ["C"], "smallest": 6})
+    found = gather(study, tmp_path, workers=1, progress=nothing)
+    assert (found.training, found.held_out) == (("A", "pooled"), ("C",))
+    assert {s.subject for s in found.of("C", "test")} == {"sub-C0", "sub-C1", "sub-C2"}
 
 
 def test_a_person_under_one_rid_in_two_splits_is_refused(
