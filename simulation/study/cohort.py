@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pasta_model.data.manifest import DIAGNOSES, Session, write_splits
+from pasta_model.data.manifest import Session, write_splits
 from pasta_model.data.splits import apply_splits, assign_splits, people, refuse_leakage
 from pasta_model.data.store import SiteStore, prepare_store
 from pasta_model.errors import ConfigError, Problems
@@ -105,20 +105,6 @@ def prepare(study: StudySettings, found: People, folder: Path, *, progress: Prog
 def stores(found: People, folder: Path) -> dict[str, SiteStore]:
     """Open the training sites' stores."""
     return {site: SiteStore(folder / "sites" / site) for site in found.training}
-
-
-def table_of_sites(found: People) -> list[tuple[str, ...]]:
-    """Return a row a site: persons in train, valid and test, and sessions a diagnosis."""
-    rows = []
-    persons = people(found.sessions)
-    for site in found.sites:
-        own = found.of(site)
-        who = {s.split: {persons[o.subject] for o in own if o.split == s.split} for s in own}
-        counts = [str(len(who.get(split, ()))) for split in ("train", "valid", "test")]
-        diagnoses = Counter(s.diagnosis for s in own)
-        held = "held out" if site in found.held_out else ""
-        rows.append((site, *counts, *(str(diagnoses[name]) for name in DIAGNOSES), held))
-    return rows
 
 
 def _store(path: Path, sessions: Sequence[Session], spacing: float, progress: Progress) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from pasta_model.assessment.abnormality import Abnormality, abnormality, write_overlaps
-from pasta_model.data.manifest import Session
+from pasta_model.data.manifest import DIAGNOSES, Session
 from pasta_model.data.splits import people
 from pasta_model.data.tables import write_table
 from pasta_model.data.volume import read_volume
@@ -24,10 +24,10 @@ from pasta_model.diagnosis.run import diagnose
 from pasta_model.diagnosis.settings import diagnosis_settings
 from pasta_model.errors import ConfigError, PastaError
 from pasta_model.evaluation.agreement import RegionRow, agreement
-from pasta_model.evaluation.columns import METRICS
 from pasta_model.evaluation.estimates import Estimate
+from pasta_model.evaluation.groups import FEW
 from pasta_model.evaluation.scores import SubjectScore
-from pasta_model.evaluation.summary import GroupRow, differences, summarise
+from pasta_model.evaluation.summary import GroupRow, summarise
 from pasta_model.evaluation.tables import write_groups, write_regions, write_scores
 from pasta_model.evaluation.uncertainty import (
     CalibrationRow,
@@ -45,8 +45,10 @@ from pasta_model.familiarity.features import features_of
 from pasta_model.familiarity.model import Familiarity, Verdict, save_familiarity
 from pasta_model.norms.model import Norms
 from pasta_model.norms.overlap import OverlapRow, summarise_overlaps
+from pasta_model.report.paired import compare
 from pasta_model.report.unlike import UnlikeRow
 from simulation.study.cohort import People
+from simulation.study.counts import without_few
 from simulation.study.references import federated_familiarity, federated_norms
 from simulation.study.run import DIFFUSION, Study
 from simulation.study.scoring import ScoreJob, SeedRow, all_scores, between_seeds, over_seeds, score
@@ -113,6 +115,8 @@ def measure(study: Study, found: People) -> Measures:
                 stage(study, found, told, folder)
             except PastaError as error:
                 told.left_out[name] = str(error)
+    smallest = asked.smallest_group
+    told.left_out = {what: without_few(why, smallest=smallest) for what, why in told.left_out.items()}
     return told
 
 
@@ -146,15 +150,14 @@ def _summaries(study: Study, jobs: Sequence[ScoreJob], folder: Path) -> Measures
     groups = summarise(scores, by=GROUPS, smallest=smallest, seed=seed)
     regions = agreement(everything, smallest=smallest, seed=seed)
     contrasts = [
-        Contrast(name, metric.name, differences(scores, name, main, metric, seed=seed))
+        Contrast(row.method, row.metric.name, row.difference)
         for name in study.methods()
-        if name != main
-        for metric in METRICS
+        for row in compare(scores, name, others=[main], smallest=smallest, seed=seed)
     ]
     write_scores(folder / "scores.tsv", scores)
     write_groups(folder / "groups.tsv", groups)
     write_regions(folder / "regions.tsv", regions)
-    return Measures(scores, groups, regions, contrasts, between_seeds(jobs))
+    return Measures(scores, groups, regions, contrasts, between_seeds(jobs, smallest=smallest))
 
 
 def _abnormality(study: Study, found: People, told: Measures, folder: Path) -> None:
@@ -181,6 +184,7 @@ def _abnormality(study: Study, found: People, told: Measures, folder: Path) -> N
 
 def _diagnosis(study: Study, found: People, told: Measures, folder: Path) -> None:
     measure, seed = study.settings.measure, study.settings.seeds[0]
+    _refuse_few(found, measure.smallest_group)
     read = [name for name in measure.diagnosis if name in study.methods()]
     folders = {name: study.pets_of(name, seed) for name in read}
     changes: dict[str, int | str] = {"folds": measure.folds, "device": study.device}
@@ -197,6 +201,15 @@ def _diagnosis(study: Study, found: People, told: Measures, folder: Path) -> Non
             workers=study.workers,
             progress=progress,
         )
+
+
+def _refuse_few(found: People, smallest: int) -> None:
+    """Refuse readers of diagnoses that too few have: the subjects of two tasks would tell how many."""
+    persons = people(found.sessions)
+    sizes = Counter(d for _, d in {(persons[s.subject], s.diagnosis) for s in found.measured})
+    small = [name for name in DIAGNOSES if 0 < sizes[name] < smallest]
+    if small:
+        raise ConfigError(f"{FEW} {smallest} persons with {' and with '.join(small)} are measured")
 
 
 def _unlike(study: Study, found: People, told: Measures, folder: Path) -> None:
@@ -233,17 +246,22 @@ def _uncertainty(study: Study, found: People, told: Measures, folder: Path) -> N
     tested, validated = (
         [records[s.name] for s in sessions if s.split == split] for split in ("test", "valid")
     )
-    if (persons := len({r.person for r in tested})) < measure.smallest_group:
-        raise ConfigError(f"{persons} persons, the study shows groups of {measure.smallest_group}")
+    _refuse_fewer(tested, measure.smallest_group)
     told.coverage = coverage_rows(tested, seed=seed)
     told.spreads = spread_rows(tested, seed=seed)
     told.calibration = calibration_rows(tested, seed=seed)
     _write_coverage(folder / "coverage.tsv", told.coverage)
     try:
+        _refuse_fewer(validated, measure.smallest_group)
         told.recalibration = recalibration(validated)
         told.recalibrated = recalibrated_coverage(tested, told.recalibration, seed=seed)
     except ConfigError as error:
         told.left_out["recalibrated uncertainty"] = str(error)
+
+
+def _refuse_fewer(records: Sequence[SubjectUncertainty], smallest: int) -> None:
+    if (persons := len({r.person for r in records})) < smallest:
+        raise ConfigError(f"{persons} persons, the study shows groups of {smallest}")
 
 
 def _uncertain(persons: Mapping[str, str], folder: Path, method: str, session: Session) -> SubjectUncertainty:

@@ -8,13 +8,14 @@ from pathlib import Path
 from pasta_model.assessment.gallery import Key, cases, surfaces
 from pasta_model.assessment.page import CASES
 from pasta_model.checkpoint import PACKAGES, file_digest
+from pasta_model.config import Settings
 from pasta_model.data.splits import people
 from pasta_model.data.tables import write_table
 from pasta_model.derivatives import synthetic_path
 from pasta_model.diagnosis.results import AucDifference
 from pasta_model.diagnosis.scores import auc_differences
 from pasta_model.evaluation.columns import METRICS
-from pasta_model.report.card import ModelCard, card_blocks, write_card
+from pasta_model.report.card import PAPER, ModelCard, card_blocks, write_card
 from pasta_model.report.cases import Case, Chosen, choose_cases
 from pasta_model.report.content import LIMITS, TWINS_NOTICE
 from pasta_model.report.evaluation_page import Evaluation, evaluation_page
@@ -23,6 +24,8 @@ from pasta_model.report.privacy import Privacy
 from pasta_model.report.provenance import Provenance
 from pasta_model.report.unlike import unlike_sentences
 from simulation.study.cohort import People
+from simulation.study.counts import counted, in_all
+from simulation.study.making import OURS, making_of, not_compared, started_elsewhere, summary_of
 from simulation.study.measures import Measures
 from simulation.study.run import Study
 from simulation.study.sections import sections
@@ -50,7 +53,7 @@ def write_study_report(study: Study, found: People, told: Measures) -> Path:
             regions=told.regions,
             diagnosis=told.diagnosis.rows if told.diagnosis else (),
             auc_differences=_auc_differences(study, told),
-            unseen=True,
+            unseen=not set(started_elsewhere(study)) & set(study.settings.measure.diagnosis),
             overlap=told.overlaps,
             coverage=told.coverage,
             spread=told.spreads,
@@ -61,9 +64,10 @@ def write_study_report(study: Study, found: People, told: Measures) -> Path:
             people=study.settings.cohort.twins is None,
             surfaces=dict(_surfaces(study, found, told, chosen)),
             provenance=_provenance(study, jobs),
-            limits=[*LIMITS, *(f"{what}: not available, {why}." for what, why in told.left_out.items())],
+            limits=[*card.limits, *(f"{what}: not available, {why}." for what, why in told.left_out.items())],
             card=card_blocks(card, alone=False),
             more=list(sections(study, found, told, training)),
+            smallest=study.settings.measure.smallest_group,
             seed=study.settings.seeds[0],
         )
     )
@@ -105,11 +109,9 @@ def _notice(study: Study) -> str:
 
 
 def _facts(study: Study, found: People) -> dict[str, str]:
-    settings = study.spaced(found).settings_of(study.methods()[study.settings.measure.main])
     part = study.settings.partition
-    steps = settings.total_steps * settings.training.batch_size * settings.training.accumulation
     return {
-        "people": f"{len({s.subject for s in found.sessions})}, {len(found.measured)} sessions held out",
+        **_people(study, found),
         "sites that train": ", ".join(found.training),
         "sites that never train": ", ".join(found.held_out) or "none",
         "partition": part.by + (f", alpha {part.alpha:g}" if part.by == "diagnosis" else ""),
@@ -117,12 +119,30 @@ def _facts(study: Study, found: People) -> dict[str, str]:
         "seeds": ", ".join(map(str, study.settings.seeds)),
         **_first_seed(study),
         "main method": study.settings.measure.main,
-        "network": f"{settings.network.size} {settings.network.shape}".strip(),
-        "rounds": f"{settings.federation.rounds} of {settings.training.local_steps} local steps",
-        "slabs a site": f"{steps} of {settings.network.slab_slices} slices",
-        "clinical values": settings.data.clinical,
+        **_making(study, found),
         "device": study.device,
     }
+
+
+def _people(study: Study, found: People) -> dict[str, str]:
+    smallest, persons = study.settings.measure.smallest_group, people(found.sessions)
+    measured = len({persons[s.subject] for s in found.measured})
+    return {
+        "people": in_all(found, smallest=smallest),
+        "people who are measured": counted(measured, smallest=smallest),
+    }
+
+
+def _making(study: Study, found: People) -> dict[str, str]:
+    """Return how the main method's model was made."""
+    method = study.methods()[study.settings.measure.main]
+    return making_of(method, _settings(study, found), sites=len(found.training))
+
+
+def _settings(study: Study, found: People) -> Settings:
+    """Return the settings of the run that made the main method's model."""
+    main = study.settings.measure.main
+    return study.spaced(found).settings_of(study.methods()[_maker(study, main)])
 
 
 def _auc_differences(study: Study, told: Measures) -> Sequence[AucDifference]:
@@ -177,31 +197,35 @@ def _provenance(study: Study, jobs: list[TrainJob]) -> Provenance:
 
 
 def _card(study: Study, found: People, told: Measures, history: Sequence[Mapping[str, object]]) -> ModelCard:
-    facts = _facts(study, found)
-    main = study.settings.measure.main
-    smallest = study.settings.measure.smallest_group
-    settings = study.spaced(found).settings_of(study.methods()[_maker(study, main)])
-    persons = people(found.sessions)
-    trained = {site: len({persons[s.subject] for s in found.of(site, "train")}) for site in found.training}
-    kept = ("sites that never train", "network", "rounds", "slabs a site", "clinical values", "seeds")
+    main, smallest = study.settings.measure.main, study.settings.measure.smallest_group
+    method, settings = study.methods()[main], _settings(study, found)
+    ours, persons = method.kind in OURS, people(found.sessions)
+    mri = f"T1-weighted MRI without its skull, MNI152, {settings.data.spacing:g} mm"
     return ModelCard(
-        name=f"PASTA, {main}: {study.settings.name}",
+        name=f"{'PASTA, ' if ours else ''}{main}: {study.settings.name}",
         method=main,
         scores=told.scores,
         groups=told.groups,
-        summary="A pair of diffusion models that makes an FDG-PET from a T1-weighted MRI.",
+        summary=summary_of(method),
         notice=_notice(study),
         people=study.settings.cohort.twins is None,
+        paper=PAPER if ours else "",
+        federated=method.kind in ("federation", "preview"),
         data={
-            "from": f"T1-weighted MRI without its skull, MNI152, {settings.data.spacing:g} mm",
+            **({} if method.kind == "mean" else {"from": mri}),
             "to": "FDG-PET in SUVR",
-            "people": facts["people"],
+            **_people(study, found),
         },
-        sites={site: (count if count >= smallest else None) for site, count in trained.items()},
+        sites={s: len({persons[o.subject] for o in found.of(s, "train")}) for s in found.training},
         smallest=smallest,
-        training={name: facts[name] for name in kept},
-        privacy=Privacy.of(settings.privacy, history),
+        training={
+            "sites that never train": ", ".join(found.held_out) or "none",
+            **_making(study, found),
+            "seeds": ", ".join(map(str, study.settings.seeds)),
+        },
+        privacy=Privacy.of(settings.privacy, history) if ours else Privacy(),
         flagged=unlike_sentences(told.unlike, smallest=smallest),
         commands=["pasta-sim study STUDY.toml"],
+        limits=[*LIMITS, *filter(None, [not_compared(study)])],
         seed=study.settings.seeds[0],
     )

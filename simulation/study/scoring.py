@@ -6,7 +6,7 @@ With several seeds, a subject's value is the mean over them; how far seeds diffe
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from pasta_model.derivatives import synthetic_path
 from pasta_model.errors import Problems, VolumeError
 from pasta_model.evaluation.columns import ALL_METRICS, METRICS
 from pasta_model.evaluation.folders import score_session
+from pasta_model.evaluation.groups import few, persons
 from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.evaluation.tables import read_scores, write_scores
 from pasta_model.files import write_text
@@ -96,11 +97,14 @@ class SeedRow:
     Attributes
     ----------
     means
-        By metric: one a seed.
+        By metric: one a seed; none where the metric is of too few persons to be shown.
+    hidden
+        By metric, why it is not shown.
     """
 
     method: str
     means: dict[str, tuple[float, ...]]
+    hidden: dict[str, str] = field(default_factory=dict)
 
     def spread(self, metric: str) -> float | None:
         """Return the standard deviation over seeds; None with one seed."""
@@ -108,17 +112,19 @@ class SeedRow:
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def between_seeds(jobs: Sequence[ScoreJob]) -> list[SeedRow]:
-    """Return the headline means of each method by seed."""
-    rows: dict[str, dict[str, list[float]]] = {}
+def between_seeds(jobs: Sequence[ScoreJob], *, smallest: int = 0) -> list[SeedRow]:
+    """Return the headline means of each method by seed; none over fewer than `smallest` persons."""
+    rows: dict[str, SeedRow] = {}
     for job in jobs:
         scores = read_scores(job.table)
-        own = rows.setdefault(job.method, {metric.name: [] for metric in METRICS})
-        for metric in METRICS:
-            values = [v for s in scores if (v := s.values.get(metric.name)) is not None]
-            if values:
-                own[metric.name].append(float(np.mean(values)))
-    return [SeedRow(name, {m: tuple(v) for m, v in own.items()}) for name, own in rows.items()]
+        row = rows.setdefault(job.method, SeedRow(job.method, {metric.name: () for metric in METRICS}, {}))
+        for name in row.means:
+            known = [s for s in scores if s.values.get(name) is not None]
+            if 0 < persons(known) < smallest:
+                row.hidden[name] = few(smallest)
+            elif known:
+                row.means[name] += (float(np.mean([s.values[name] for s in known])),)
+    return [replace(row, means=row.means | dict.fromkeys(row.hidden, ())) for row in rows.values()]
 
 
 def _mean(scores: Sequence[SubjectScore]) -> SubjectScore:

@@ -5,10 +5,14 @@ from collections.abc import Iterator, Sequence
 
 from client.budget import SPLITS, account_of, read_place
 from pasta_model.evaluation.columns import METRICS
+from pasta_model.evaluation.estimates import Estimate
+from pasta_model.evaluation.groups import NOT_SHOWN, suppressed, told
 from pasta_model.report.page import Cell, Column, Paragraph, RowGroup, Section, Table
 from pasta_model.report.tables import estimate_cell
 from pasta_model.report.unlike import unlike_blocks
-from simulation.study.cohort import People, table_of_sites
+from simulation.study.cohort import People
+from simulation.study.counts import table_of_sites
+from simulation.study.making import not_compared, slabs_a_step
 from simulation.study.measures import Measures
 from simulation.study.methods import Method
 from simulation.study.run import Study
@@ -17,10 +21,14 @@ from simulation.study.training import TrainJob
 
 def sections(study: Study, found: People, told: Measures, training: list[TrainJob]) -> Iterator[Section]:
     """Yield what a study has to tell beside its results: methods, people, seeds, calibration, odd MRIs."""
-    yield Section("methods", "What was compared", [_methods_table(study, training)], "Methods")
+    smallest = study.settings.measure.smallest_group
+    compared: list[Table | Paragraph] = [_methods_table(study, training)]
+    if words := not_compared(study):
+        compared.append(Paragraph(words))
+    yield Section("methods", "What was compared", compared, "Methods")
     columns = [Column("Site", "text"), *(Column(n) for n in ("train", "valid", "test", "CN", "MCI"))]
     columns += [Column("Dementia"), Column("", "text")]
-    rows = [[Cell(word) for word in row] for row in table_of_sites(found)]
+    rows = [[Cell(word) for word in row] for row in table_of_sites(found, smallest=smallest)]
     caption = "Persons in each split, then sessions of each diagnosis. A held-out site is measured only."
     people = Table("People", columns, [RowGroup("", rows)], caption)
     yield Section("people", "Who was where", [people], "People")
@@ -30,9 +38,11 @@ def sections(study: Study, found: People, told: Measures, training: list[TrainJo
         yield Section("calibration", "Is the spread where the errors are?", _calibration(told), "Calibration")
     private = [job for job in training if job.settings.privacy.unit == "subject"]
     if private:
-        yield Section("spent", "What the private methods spent", [spent_table(private)], "Spent")
+        yield Section(
+            "spent", "What the private methods spent", [spent_table(private, smallest=smallest)], "Spent"
+        )
     if told.unlike:
-        blocks = unlike_blocks(told.unlike, smallest=study.settings.measure.smallest_group)
+        blocks = unlike_blocks(told.unlike, smallest=smallest)
         yield Section("unlike", "MRIs unlike those of the training sites", blocks, "Unlike")
 
 
@@ -58,11 +68,7 @@ def _slabs(method: Method, training: list[TrainJob]) -> str:
     if not own:
         return "0"
     s = own[0].settings
-    if s.privacy.unit == "subject":
-        batch = s.privacy.subjects_per_step * s.privacy.slabs_per_subject
-    else:
-        batch = s.training.batch_size * s.training.accumulation
-    return f"{s.total_steps * batch * len(own[0].stores):,}"
+    return f"{s.total_steps * slabs_a_step(s) * len(own[0].stores):,}"
 
 
 def _seeds_table(told: Measures) -> Table:
@@ -72,7 +78,10 @@ def _seeds_table(told: Measures) -> Table:
         cells = [Cell(row.method)]
         for metric in METRICS:
             spread = row.spread(metric.name)
-            cells.append(Cell("not available", missing=True) if spread is None else Cell(metric.text(spread)))
+            why = row.hidden.get(metric.name, "no two seeds have a mean")
+            cells.append(
+                estimate_cell(Estimate(spread, why="" if spread is not None else why), metric.digits)
+            )
         rows.append(cells)
     caption = "Standard deviation, from seed to seed, of a method's mean over all subjects."
     return Table("Seeds", columns, [RowGroup("", rows)], caption)
@@ -106,20 +115,28 @@ def _calibration(told: Measures) -> list[Table | Paragraph]:
     return blocks
 
 
-def spent_table(private: Sequence[TrainJob]) -> Table:
-    """Read the ledgers: epsilon of the person at each site of whom most was released."""
+def spent_table(private: Sequence[TrainJob], *, smallest: int = 0) -> Table:
+    """Read the ledgers: epsilon of the person at each site of whom most was released.
+
+    Parameters
+    ----------
+    smallest
+        Of a site of fewer persons no number is told, nor its noise, which follows from it.
+    """
     columns = [Column("Method", "text"), Column("Seed"), Column("Site", "text"), Column("Persons")]
     columns += [Column("Epsilon"), Column("Delta"), Column("Noise multiplier"), Column("Promised")]
     rows = []
     for job in private:
-        for site in job.stores:
-            account = account_of(read_place(job.folder / "sites" / site))
+        accounts = {site: account_of(read_place(job.folder / "sites" / site)) for site in job.stores}
+        hidden = suppressed({site: own.subjects for site, own in accounts.items()}, smallest=smallest)
+        for site, account in accounts.items():
             spent, _ = account.spent[SPLITS["train"]]
-            noise = sorted({f"{row.noise_multiplier:.2f}" for row in account.rows})
-            promised = f"{job.settings.privacy.epsilon:g}"
-            told = [job.method.name, str(job.settings.run.seed), site, str(account.subjects)]
-            told += [f"{spent:.2f}", f"{account.delta:g}", ", ".join(noise), promised]
-            rows.append([Cell(word) for word in told])
+            why = hidden.get(site, "")
+            noise = ", ".join(sorted({f"{row.noise_multiplier:.2f}" for row in account.rows}))
+            who = [job.method.name, str(job.settings.run.seed), site, told(account.subjects, why)]
+            cells = [*map(Cell, (*who, f"{spent:.2f}", f"{account.delta:g}"))]
+            cells.append(Cell(NOT_SHOWN, note=why, missing=True) if why else Cell(noise))
+            rows.append([*cells, Cell(f"{job.settings.privacy.epsilon:g}")])
     caption = (
         "Of the training person of whom most was released, by PRV accounting, as each site's ledger has it."
     )

@@ -10,7 +10,8 @@ import pytest
 from pasta_model.data.manifest import Session, write_manifest
 from pasta_model.data.store import SiteStore
 from pasta_model.errors import ConfigError, ManifestError, SplitError
-from simulation.study.cohort import gather, prepare, stores, table_of_sites
+from simulation.study.cohort import gather, prepare, stores
+from simulation.study.counts import table_of_sites
 from simulation.study.settings import StudySettings
 
 Make = Callable[..., Session]
