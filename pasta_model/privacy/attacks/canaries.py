@@ -18,13 +18,16 @@ from torch import Tensor, nn
 
 from pasta_model.config import Settings
 from pasta_model.errors import PrivacyError
-from pasta_model.privacy.accounting import Release, epsilon
+from pasta_model.privacy.accounting import epsilon
 from pasta_model.privacy.attacks.bound import lower_bound
 from pasta_model.privacy.plan import Plan, largest
 from pasta_model.privacy.subjects import Subjects
 from pasta_model.privacy.training import Chance, private_steps
 from pasta_model.training import Place
 
+Look = Callable[[Sequence[Tensor]], None]  # is shown what every step lets go of
+OneRound = Callable[[int, Subjects, Look], object]  # trains the round of this number over these subjects
+Claim = Callable[[int], float]  # epsilon of so many steps
 SUREST = 4  # a quarter at each end is guessed: fixed before looking; of the middle the scores say little
 LENGTH = 10.0  # of a canary's gradient, in clip norms: clipping that is not done shows
 
@@ -36,7 +39,7 @@ class CanaryAudit:
     Attributes
     ----------
     claimed
-        Epsilon that the accountant says for what was told.
+        Epsilon that is claimed of the steps: by a ledger, or by the accountant.
     lower_bound
         Epsilon that the guesses show, with `confidence`.
     ceiling
@@ -130,7 +133,8 @@ def audit_canaries(
     canaries: int,
     rounds: int,
     rng: np.random.Generator,
-    told: Sequence[Release] | None = None,
+    one_round: OneRound | None = None,
+    claim: Claim | None = None,
     chance: Chance | None = None,
     confidence: float = 0.95,
     on_step: Callable[[int, int], None] = lambda done, total: None,
@@ -143,8 +147,10 @@ def audit_canaries(
         As in private training; the network is trained and should be thrown away.
     rng
         Of the coins and coordinates.
-    told
-        What the accountant heard of this run; by default the plan's own steps.
+    one_round
+        How a round is made, a site's own way, say; by default by private training and the plan.
+    claim
+        Asked when all rounds are made, of a site's ledger, say; by default the accountant, of the plan.
     chance
         For tests; by default the mechanism's secret noise and draws.
 
@@ -156,11 +162,9 @@ def audit_canaries(
     parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
     coordinates = _coordinates(parameters, canaries, rng)
     present = rng.random(canaries) < 0.5
-    joined = WithCanaries(
-        subjects, parameters, coordinates, present=present, length=LENGTH * plan.max_grad_norm
-    )
-    scores, steps = np.zeros(canaries), rounds * settings.training.local_steps
-    done = 0
+    length = LENGTH * plan.max_grad_norm
+    joined = WithCanaries(subjects, parameters, coordinates, present=present, length=length)
+    scores, steps, done = np.zeros(canaries), rounds * settings.training.local_steps, 0
 
     def look(gradients: Sequence[Tensor]) -> None:
         nonlocal done
@@ -168,10 +172,32 @@ def audit_canaries(
         done += 1
         on_step(done, steps)
 
+    one_round = one_round or _planned(network, optimizer, settings=settings, plan=plan, chance=chance)
     for number in range(rounds):
+        one_round(number, joined, look)
+    claimed = (claim or partial(accounted, plan))(steps)
+    return judged(scores, present, claimed=claimed, delta=plan.delta, confidence=confidence, steps=steps)
+
+
+def accounted(plan: Plan, steps: int) -> float:
+    """Return what the accountant says of so many steps of a plan."""
+    return epsilon([plan.release(steps)], delta=plan.delta, accountant=plan.accountant)
+
+
+def _planned(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    settings: Settings,
+    plan: Plan,
+    chance: Chance | None,
+) -> OneRound:
+    """Make rounds by private training itself, without a site around it."""
+
+    def one_round(number: int, subjects: Subjects, look: Look) -> None:
         private_steps(
             network,
-            joined,
+            subjects,
             optimizer,
             settings=settings,
             place=Place("audit", number),
@@ -179,9 +205,8 @@ def audit_canaries(
             chance=chance,
             on_release=look,
         )
-    told = [plan.release(steps)] if told is None else told
-    claimed = epsilon(told, delta=plan.delta, accountant=plan.accountant)
-    return judged(scores, present, claimed=claimed, delta=plan.delta, confidence=confidence, steps=steps)
+
+    return one_round
 
 
 def judged(
@@ -225,8 +250,7 @@ def telling_rounds(settings: Settings, plan: Plan, *, canaries: int, confidence:
     )
 
     def holds(rounds: int) -> bool:
-        release = plan.release(rounds * settings.training.local_steps)
-        return epsilon([release], delta=plan.delta, accountant=plan.accountant) <= ceiling / 2
+        return accounted(plan, rounds * settings.training.local_steps) <= ceiling / 2
 
     return max(1, largest(holds, settings.federation.rounds))
 

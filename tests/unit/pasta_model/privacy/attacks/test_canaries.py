@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 
 from pasta_model.config import Settings
 from pasta_model.errors import PrivacyError
+from pasta_model.privacy import mechanism
 from pasta_model.privacy.accounting import Release, epsilon
 from pasta_model.privacy.attacks.canaries import (
     CanaryAudit,
     WithCanaries,
+    accounted,
     audit_canaries,
     judged,
     telling_rounds,
@@ -50,11 +53,18 @@ def plan_of(sigma: float, *, rate: float = 0.3, steps: int = STEPS) -> Plan:
 
 @pytest.fixture
 def run(make_settings: Callable[..., Settings]) -> Callable[..., CanaryAudit]:
-    def audit(plan: Plan, *, seed: int = 0, m: int = 240, rounds: int = 2, **more: object) -> CanaryAudit:
+    def audit(
+        plan: Plan, *, seed: int | None = 0, m: int = 240, rounds: int = 2, **more: object
+    ) -> CanaryAudit:
+        """Audit as a release is made, with the system's noise and draws, where there is no seed."""
         network = nn.Sequential(nn.Linear(30, 30), nn.Tanh(), nn.Linear(30, 30))
+        generator = torch.Generator().manual_seed(7)
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.1, generator=generator)
         optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
         settings = make_settings(training__local_steps=STEPS // 2, federation__rounds=2)
-        chance = Chance(torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1))
+        seeds = () if seed is None else (seed, seed + 1)
+        chance = Chance(*(torch.Generator().manual_seed(s) for s in seeds)) if seeds else None
         return audit_canaries(
             network,
             Fits(network),
@@ -87,27 +97,59 @@ def test_an_honest_mechanism_with_little_noise_is_seen_through(run) -> None:
     assert 2 < found.lower_bound < found.claimed
 
 
-def test_noise_that_is_switched_off_is_caught(run, monkeypatch) -> None:
-    def silent(self: DPOptimizer) -> None:
-        for p in self.params:
-            p.grad = p.summed_grad.view_as(p)
+def silent(self: DPOptimizer) -> None:
+    for p in self.params:
+        p.grad = p.summed_grad.view_as(p)
 
-    monkeypatch.setattr(DPOptimizer, "add_noise", silent)
-    found = run(plan_of(3.0))
+
+@pytest.mark.parametrize(
+    ("seed", "place", "name", "off"),
+    [
+        (0, DPOptimizer, "add_noise", silent),
+        (None, mechanism._Unpredictable, "add_noise", silent),  # without a seed: the noise of releases
+        (None, mechanism, "secure_normals", np.zeros),
+    ],
+)
+def test_noise_that_is_switched_off_is_caught(run, monkeypatch, seed, place, name, off) -> None:
+    """Also where nobody chose the noise, it is no matter of luck.
+
+    Everybody is in all 12 steps, so a canary stands out by 12 clip norms, and all else is 4 at most. A guess
+    is wrong only if fewer than 60 of 240 coins fall on one side: once in 10^15 runs.
+    """
+    monkeypatch.setattr(place, name, off)
+    found = run(plan_of(10.0, rate=1.0), seed=seed)
+    assert found.correct == found.guesses
     assert found.caught
-    assert found.correct > 0.99 * found.guesses
+
+
+def test_the_claim_is_asked_when_all_rounds_are_made(run) -> None:
+    made = []
+
+    def one_round(number, subjects, look) -> None:
+        made.append((number, len(subjects.names)))
+        for _ in range(STEPS // 2):
+            look([torch.zeros(30, 30), torch.zeros(30), torch.zeros(30, 30), torch.zeros(30)])
+
+    def claim(steps: int) -> float:
+        assert steps == STEPS
+        return 7.0 + len(made)
+
+    found = run(plan_of(1.0), one_round=one_round, claim=claim)
+    assert [number for number, _ in made] == [0, 1]
+    assert min(count for _, count in made) > 8
+    assert found.claimed == 9.0
 
 
 def test_steps_that_are_not_told_are_caught(run) -> None:
     plan = plan_of(2.0, rate=0.9)
-    found = run(plan, rounds=4, told=[plan.release(1)])
+    found = run(plan, rounds=4, claim=lambda steps: accounted(plan, 1))
     assert found.caught
     assert found.claimed < found.lower_bound < plan.epsilon  # the truth is above, and no lie is invented
 
 
 def test_a_sampling_rate_that_is_told_too_small_is_caught(run) -> None:
     plan = plan_of(1.5, rate=0.5)
-    assert run(plan, told=[Release(1.5, 0.05, STEPS)]).caught
+    assert run(plan, claim=partial(accounted, replace(plan, sampling_rate=0.05))).caught
 
 
 def test_clipping_that_is_not_done_is_caught(run, monkeypatch) -> None:
