@@ -18,10 +18,14 @@ app = typer.Typer(
 
 
 app.command()(provision)
-for command in (add_site, renew_site, renew_server, revoke_site, superlink, run):
-    app.command()(resumable(command))
-for command in (status, rounds):
-    app.command()(command)
+app.command()(resumable(add_site))
+app.command()(resumable(renew_site))
+app.command()(resumable(renew_server))
+app.command()(resumable(revoke_site))
+app.command()(resumable(superlink))
+app.command()(resumable(run))
+app.command()(status)
+app.command()(rounds)
 
 
 def main() -> None:
