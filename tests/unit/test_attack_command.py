@@ -78,7 +78,7 @@ def test_without_a_seed_the_noise_is_the_systems(pasta, site, run_file) -> None:
 
 @pytest.mark.parametrize("seed", [("--seed", 1), ()])
 def test_a_leak_is_status_1(pasta, site, run_file, tmp_path, monkeypatch, seed) -> None:
-    """Without a seed the noise is that of releases, and 50 of 60 coins on one side would be too many: 1e-7."""
+    """Without a seed the noise is that of releases; 50 of 60 coins on one side, 1e-7, would be too many."""
 
     def silent(self: DPOptimizer) -> None:
         for p in self.params:
