@@ -16,7 +16,7 @@ from pasta_model.data.splits import people
 from pasta_model.data.tables import write_table
 from pasta_model.data.volume import Volume, read_volume
 from pasta_model.errors import Problems, VolumeError
-from pasta_model.metrics.similarity import brain_mask
+from pasta_model.evaluation.brains import brain_of
 from pasta_model.norms.anatomy import grey_matter
 from pasta_model.norms.hypometabolism import SubjectOverlap, overlap_of
 from pasta_model.norms.model import Norms
@@ -45,6 +45,7 @@ class _Job:
     person: str
     pets: Mapping[str, Path]
     norms: Path
+    mask: Path | None
 
 
 def abnormality(
@@ -52,6 +53,7 @@ def abnormality(
     pets: Mapping[str, Callable[[Session], Path]],
     *,
     norms: Path,
+    masks: Mapping[str, Path] | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Abnormality:
@@ -63,6 +65,8 @@ def abnormality(
         Method to where a session's synthetic PET lies.
     norms
         File of `norms.model.Norms`; of people who are not among the sessions.
+    masks
+        By session's name, its brain; without one that of its MRI.
 
     Raises
     ------
@@ -71,8 +75,16 @@ def abnormality(
     """
     persons = people(sessions)
     aged = [s for s in sessions if s.clinical.get("age") is not None]
+    brains = masks or {}
     jobs = [
-        _Job(s, persons[s.subject], {method: place(s) for method, place in pets.items()}, norms) for s in aged
+        _Job(
+            s,
+            persons[s.subject],
+            {method: place(s) for method, place in pets.items()},
+            norms,
+            brains.get(s.name),
+        )
+        for s in aged
     ]
     problems, found = Problems("PETs that cannot be compared with norms"), list[SubjectOverlap]()
     with process_pool(workers) as pool:
@@ -85,8 +97,15 @@ def abnormality(
     return Abnormality(tuple(found), tuple(s.name for s in sessions if s not in aged))
 
 
-def z_maps(session: Session, pets: Mapping[str, Path], *, norms: Norms) -> dict[str, Volume]:
+def z_maps(
+    session: Session, pets: Mapping[str, Path], *, norms: Norms, mask: Path | None = None
+) -> dict[str, Volume]:
     """Return the z maps of a session's real PET, as "real PET", and of its synthetic ones, by method.
+
+    Parameters
+    ----------
+    mask
+        A NIfTI of the session's brain; None: that of its MRI.
 
     Raises
     ------
@@ -95,7 +114,7 @@ def z_maps(session: Session, pets: Mapping[str, Path], *, norms: Norms) -> dict[
     VolumeError
         When a PET cannot be read or compared.
     """
-    brain = brain_mask(read_volume(session.mri).data)
+    brain = brain_of(session, mask)
     paths = {REAL: session.pet, **pets}
     age = session.clinical.get("age")
     return {
@@ -112,9 +131,10 @@ def write_overlaps(path: Path, overlaps: Sequence[SubjectOverlap]) -> None:
 def _overlaps(job: _Job) -> tuple[list[SubjectOverlap], str]:
     norms = _norms(job.norms)
     try:
-        maps = z_maps(job.session, job.pets, norms=norms)
+        maps = z_maps(job.session, job.pets, norms=norms, mask=job.mask)
     except VolumeError as error:
-        return [], f"{job.session.name}: {error}"
+        where = f"; its brain is {job.mask}, and norms want the whole brain" if job.mask else ""
+        return [], f"{job.session.name}: {error}{where}"
     real = maps.pop(REAL)
     known = template_of(real.data.shape, real.affine)
     look = norms.brain_on(real) & grey_matter(known.head)

@@ -24,6 +24,7 @@ def cases(
     *,
     norms: Norms | None = None,
     spreads: Mapping[Key, Path] | None = None,
+    masks: Mapping[str, Path] | None = None,
 ) -> Iterator[Case]:
     """Yield the chosen sessions with MRI, real and synthetic PET, z maps and uncertainty where there are.
 
@@ -35,6 +36,8 @@ def cases(
         For the z maps; a session without an age has none.
     spreads
         By key: a synthetic PET of several samples, beside which its spread lies.
+    masks
+        By session's name, its brain; without one that of its MRI.
     """
     for each in chosen:
         score, session = each.score, sessions[each.score.key]
@@ -44,7 +47,8 @@ def cases(
             "synthetic": read_volume(pets[score.key], unit="SUVR"),
         }
         if norms and session.clinical.get("age") is not None:
-            maps = z_maps(session, {score.method: pets[score.key]}, norms=norms)
+            mask = (masks or {}).get(session.name)
+            maps = z_maps(session, {score.method: pets[score.key]}, norms=norms, mask=mask)
             volumes |= {"z_real": maps[REAL], "z_synthetic": maps[score.method]}
         if (own := (spreads or {}).get(score.key)) and spread_path(own).is_file():
             volumes["uncertainty"] = read_volume(spread_path(own), unit="SUVR")
@@ -57,6 +61,7 @@ def surfaces(
     pets: Mapping[str, Mapping[Key, Path]],
     *,
     norms: Norms,
+    masks: Mapping[str, Path] | None = None,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the eight views of the first chosen session of each diagnosis: real PET, then each method's.
 
@@ -64,6 +69,8 @@ def surfaces(
     ----------
     pets
         By method and key.
+    masks
+        By session's name, its brain; without one that of its MRI.
 
     Yields
     ------
@@ -76,7 +83,8 @@ def surfaces(
         if score.diagnosis in seen or session.clinical.get("age") is None or len(seen) == SURFACES:
             continue
         seen.add(score.diagnosis)
-        maps = z_maps(session, {method: own[score.key] for method, own in pets.items()}, norms=norms)
+        own = {method: paths[score.key] for method, paths in pets.items()}
+        maps = z_maps(session, own, norms=norms, mask=(masks or {}).get(session.name))
         title = f"{score.diagnosis}: subject {score.subject}, site {score.site}"
         named = {"Real PET": maps.pop(REAL), **maps}
         yield f"{title}. Chosen by rule: {each.rule}.", surface_picture(named, title=title)

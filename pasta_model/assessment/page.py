@@ -12,6 +12,7 @@ from pasta_model.checkpoint import PACKAGES
 from pasta_model.data.manifest import Session
 from pasta_model.diagnosis.results import AucDifference, DiagnosisRow
 from pasta_model.evaluation.comparison import EvaluationResult
+from pasta_model.evaluation.unseen import Measured
 from pasta_model.norms.model import Norms
 from pasta_model.norms.overlap import OverlapRow
 from pasta_model.report.cases import Case, Chosen, choose_cases
@@ -33,6 +34,8 @@ class Assessed:
     ----------
     method
         The one that is compared with the others, and shown.
+    who
+        The sessions, and how it is known that they are held out.
     told
         What lay beside the PETs: spreads, flagged MRIs.
     smallest
@@ -42,7 +45,7 @@ class Assessed:
     """
 
     result: EvaluationResult
-    sessions: Sequence[Session]
+    who: Measured
     method: str
     norms: Norms | None = None
     overlap: Sequence[OverlapRow] = ()
@@ -60,12 +63,12 @@ def assessment_page(
     """Return the page of an evaluation."""
     scores = found.result.scores
     chosen = choose_cases(scores, found.method)
-    sessions = {(s.site, s.subject, s.session): s for s in found.sessions}
-    pets = pets_by_method(found.result, found.sessions)
+    sessions = {(s.site, s.subject, s.session): s for s in found.who.sessions}
+    pets = pets_by_method(found.result, found.who.sessions)
     others = [name for name in pets if name != found.method]
     look = {name: pets[name] for name in (found.method, *others)[:SHOWN]}
     shown = [c for c in chosen if all(c.score.key in own for own in look.values())]
-    drawn = dict(surfaces(shown, sessions, look, norms=found.norms)) if found.norms else {}
+    drawn = _surfaces(found, shown, sessions, look)
     return evaluation_page(
         Evaluation(
             title="Synthetic PETs beside real ones",
@@ -85,6 +88,9 @@ def assessment_page(
             chosen=len(chosen),
             people=found.people,
             surfaces=drawn,
+            smallest=found.smallest,
+            result_title=found.who.title,
+            result_note=found.who.sentence,
             provenance=Provenance(
                 commands=[command],
                 seeds={"intervals": seed},
@@ -116,7 +122,19 @@ def _cases(
     spreads = {
         key: pet for key, pet in pets.items() if (found.method, sessions[key].name) in found.told.spreads
     }
-    return list(cases(chosen[:CASES], sessions, pets, norms=found.norms, spreads=spreads))
+    masks = found.result.masks
+    return list(cases(chosen[:CASES], sessions, pets, norms=found.norms, spreads=spreads, masks=masks))
+
+
+def _surfaces(
+    found: Assessed,
+    shown: Sequence[Chosen],
+    sessions: Mapping[Key, Session],
+    pets: Mapping[str, Mapping[Key, Path]],
+) -> dict[str, bytes]:
+    if found.norms is None:
+        return {}
+    return dict(surfaces(shown, sessions, pets, norms=found.norms, masks=found.result.masks))
 
 
 def _unlike(found: Assessed) -> list[Section]:

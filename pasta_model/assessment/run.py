@@ -8,20 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from pasta_model.assessment.abnormality import Abnormality, abnormality, write_overlaps
+from pasta_model.assessment.card import CARD, Run, completed_card
 from pasta_model.assessment.page import Assessed, assessment_page, pets_by_method
 from pasta_model.assessment.sidecars import Told, beside_pets
 from pasta_model.checkpoint import file_digest
-from pasta_model.data.manifest import Session, read_manifest
+from pasta_model.data.manifest import Session
 from pasta_model.diagnosis.files import read_predictions, read_rows
 from pasta_model.diagnosis.results import DiagnosisRow, Prediction
 from pasta_model.diagnosis.scores import auc_differences
 from pasta_model.errors import ConfigError
 from pasta_model.evaluation.comparison import EvaluationResult
 from pasta_model.evaluation.records import write_evaluation
+from pasta_model.evaluation.unseen import Basis, Measured
 from pasta_model.norms.model import Norms
 from pasta_model.norms.overlap import summarise_overlaps
+from pasta_model.report.card import ModelCard, write_card
 from pasta_model.report.html import write_page
 from pasta_model.report.page import Page
+from pasta_model.report.unlike import UnlikeRow
 
 TABLE, PREDICTIONS = "diagnosis.tsv", "predictions.tsv"  # of `pasta diagnose`
 
@@ -38,16 +42,25 @@ class Extras:
         A file of `norms.model.Norms`.
     predictions
         Of the readers, for paired differences; empty where only their table is there.
+    run
+        Whose model card is completed.
     """
 
     method: str
     norms: Path | None
     diagnosis: Sequence[DiagnosisRow]
     predictions: Sequence[Prediction] = ()
+    run: Run | None = None
 
     @classmethod
     def read(
-        cls, methods: Mapping[str, Path], *, method: str | None, norms: Path | None, diagnosis: Path | None
+        cls,
+        methods: Mapping[str, Path],
+        *,
+        method: str | None,
+        norms: Path | None,
+        diagnosis: Path | None,
+        run: Path | None = None,
     ) -> "Extras":
         """Read and check them.
 
@@ -56,7 +69,7 @@ class Extras:
         ConfigError
             When there is no such method.
         CheckpointError, ManifestError
-            When the norms, or the table of a diagnosis run, cannot be read.
+            When the norms, the table of a diagnosis run, or what a run tells of itself cannot be read.
         """
         if method is not None and method not in methods:
             raise ConfigError(f"--method {method!r}; wanted one of {', '.join(methods)}")
@@ -65,7 +78,8 @@ class Extras:
         rows = read_rows(diagnosis / TABLE) if diagnosis else []
         table = diagnosis / PREDICTIONS if diagnosis else None
         predictions = read_predictions(table) if table and table.is_file() else []
-        return cls(method or next(iter(methods)), norms, rows, predictions)
+        whose = Run.read(run) if run else None
+        return cls(method or next(iter(methods)), norms, rows, predictions, whose)
 
 
 def assess(
@@ -73,6 +87,7 @@ def assess(
     result: EvaluationResult,
     extras: Extras,
     *,
+    who: Measured,
     manifest: Path,
     folders: Mapping[str, Path],
     settings: Mapping[str, Any],
@@ -87,18 +102,19 @@ def assess(
     VolumeError
         With a line for every PET that cannot be compared with the norms.
     """
-    sessions = read_manifest(manifest)
-    found = _abnormality(result, extras, sessions, workers=workers, progress=progress)
-    asked: dict[str, Any] = {"manifest": manifest, "folders": folders, "settings": settings}
-    page = None
-    if report:
-        own = {name: settings[name] for name in ("smallest", "seed")}
-        told = beside_pets(result, sessions, folders, **own, workers=workers, progress=progress)
-        page = _page(result, extras, sessions=sessions, found=found, told=told, **asked)
+    found = _abnormality(result, extras, who.sessions, workers=workers, progress=progress)
+    asked: dict[str, Any] = {"who": who, "manifest": manifest, "folders": folders, "settings": settings}
+    told, own = Told(), {name: settings[name] for name in ("smallest", "seed")}
+    if report or extras.run:
+        told = beside_pets(result, who.sessions, folders, **own, workers=workers, progress=progress)
+    page = _page(result, extras, found=found, told=told, **asked) if report else None
+    card = _card(result, extras, extras.run, unlike=told.unlike, **asked) if extras.run else None
 
     def more(folder: Path) -> None:
         if page:
             write_page(folder / "report.html", page)
+        if card:
+            write_card(folder / CARD, card)
         if found:
             write_overlaps(folder / "overlaps.tsv", found.overlaps)
 
@@ -109,7 +125,7 @@ def _page(
     result: EvaluationResult,
     extras: Extras,
     *,
-    sessions: Sequence[Session],
+    who: Measured,
     found: Abnormality | None,
     told: Told,
     manifest: Path,
@@ -119,7 +135,7 @@ def _page(
     smallest, seed = int(settings["smallest"]), int(settings["seed"])
     about = Assessed(
         result,
-        sessions,
+        who,
         extras.method,
         norms=Norms.load(extras.norms) if extras.norms else None,
         overlap=summarise_overlaps(found.overlaps, smallest=smallest, seed=seed) if found else (),
@@ -128,16 +144,51 @@ def _page(
         told=told,
         smallest=smallest,
         left_out=_left_out(result, found),
-        people=not all(_is_twin(session) for session in sessions),
+        people=_of_people(who),
     )
-    words = " ".join(f"{name}={folder}" for name, folder in folders.items())
     return assessment_page(
         about,
-        command=f"pasta evaluate {manifest.name} {words}",
+        command=_command(manifest, folders, who, extras.run),
         seed=seed,
         digests={manifest.name: file_digest(manifest)},
         settings={name: str(v) if isinstance(v, Path) else v for name, v in settings.items()},
     )
+
+
+def _card(
+    result: EvaluationResult,
+    extras: Extras,
+    run: Run,
+    *,
+    who: Measured,
+    unlike: Sequence[UnlikeRow],
+    manifest: Path,
+    folders: Mapping[str, Path],
+    settings: Mapping[str, Any],
+) -> ModelCard:
+    return completed_card(
+        run,
+        result,
+        who,
+        method=extras.method,
+        people=_of_people(who),
+        smallest=int(settings["smallest"]),
+        seed=int(settings["seed"]),
+        unlike=unlike,
+        command=_command(manifest, folders, who, run),
+    )
+
+
+def _command(manifest: Path, folders: Mapping[str, Path], who: Measured, run: Run | None) -> str:
+    """Return the command without the places of its files: a card leaves the site."""
+    words = [manifest.name, *(f"{name}={folder.name or folder}" for name, folder in folders.items())]
+    if who.splits:
+        words.append(f"--splits {who.splits.name}")
+    if who.basis is Basis.WORD:
+        words.append("--all-unseen")
+    if run:
+        words.append(f"--run {run.folder.name or run.folder}")
+    return f"pasta evaluate {' '.join(words)}"
 
 
 def _abnormality(
@@ -158,7 +209,9 @@ def _abnormality(
         name: _Place({s.name: own[s.site, s.subject, s.session] for s in shared})
         for name, own in pets.items()
     }
-    return abnormality(shared, places, norms=extras.norms, workers=workers, progress=progress)
+    return abnormality(
+        shared, places, norms=extras.norms, masks=result.masks, workers=workers, progress=progress
+    )
 
 
 @dataclass(frozen=True)
@@ -179,6 +232,10 @@ def _left_out(result: EvaluationResult, found: Abnormality | None) -> list[str]:
     if found and found.ageless:
         lines.append(f"{len(found.ageless)} sessions have no age, so no norms and no z map.")
     return lines
+
+
+def _of_people(who: Measured) -> bool:
+    return not all(_is_twin(session) for session in who.sessions)
 
 
 def _is_twin(session: Session) -> bool:

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pasta_model.data.manifest import Session
 from pasta_model.data.splits import people
 from pasta_model.derivatives import spread_path, synthetic_path
 from pasta_model.errors import VolumeError
+from pasta_model.evaluation.brains import brain_of
 from pasta_model.evaluation.comparison import EvaluationResult
 from pasta_model.evaluation.groups import few
 from pasta_model.evaluation.uncertainty import CoverageRow, SpreadRow, coverage_rows, spread_rows
@@ -46,6 +48,7 @@ class _Job:
     person: str
     method: str
     folder: Path
+    mask: Path | None
 
 
 def beside_pets(
@@ -65,7 +68,7 @@ def beside_pets(
     """
     persons, named = people(sessions), {s.name: s for s in sessions}
     ours = [
-        _Job(session, persons[session.subject], method, folders[method])
+        _Job(session, persons[session.subject], method, folders[method], result.masks.get(name))
         for method, name, path in result.files
         if path == synthetic_path(folders[method], session := named[name])
     ]
@@ -109,7 +112,8 @@ def _records(
 
 def _record(job: _Job) -> SubjectUncertainty:
     try:
-        return read_uncertainty(job.session, job.folder, method=job.method, person=job.person)
+        about: dict[str, Any] = {"method": job.method, "person": job.person}
+        return read_uncertainty(job.session, job.folder, **about, mask=brain_of(job.session, job.mask))
     except VolumeError as error:
         return unknown(job.session, job.method, str(error), person=job.person)
 

@@ -10,7 +10,7 @@ from pasta_model.data.manifest import Session, read_manifest
 from pasta_model.data.splits import people
 from pasta_model.errors import ConfigError, Problems, VolumeError
 from pasta_model.evaluation.agreement import RegionRow, agreement
-from pasta_model.evaluation.folders import try_session
+from pasta_model.evaluation.folders import scaled_to_one, try_session
 from pasta_model.evaluation.groups import KINDS
 from pasta_model.evaluation.matching import Found, Matches, VolumeFolder, match
 from pasta_model.evaluation.scores import SubjectScore
@@ -39,6 +39,8 @@ class EvaluationResult:
         Sessions without a synthetic PET, by method, where that was allowed.
     files
         The synthetic PETs that were read: (method, session's name, path).
+    masks
+        By session's name, where its voxels counted; empty where that is the brain of its MRI.
     """
 
     scores: Sequence[SubjectScore]
@@ -46,6 +48,7 @@ class EvaluationResult:
     regions: Sequence[RegionRow]
     missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
     files: Sequence[tuple[str, str, Path]] = ()
+    masks: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def evaluate(
     folders
         Method to the folder of its PETs, in SUVR, on the grid of the real ones; see `VolumeFolder` for names.
     mask
-        A NIfTI, above 0 where voxels count, for every session; None: the brain of each session's MRI.
+        A NIfTI, above 0 where voxels count, for every session, or a folder with one of each; None: the
+        brain of each session's MRI.
     partial
         Leave out sessions that a method has no PET of, in place of refusing.
     smallest
@@ -101,6 +105,8 @@ def evaluate(
     matches = match(sessions, folders)
     _note(matches, problems, partial=partial, smallest=smallest)
     work = _work(sessions, matches, mask, problems)
+    for line in scaled_to_one([{RESERVED[0]: job.session.pet, **job.candidates} for job in work]):
+        problems.add(line)
     problems.raise_if_any(VolumeError)
     scores: list[SubjectScore] = []
     for found, lines in _tried(work, workers, progress):
@@ -114,6 +120,7 @@ def evaluate(
         agreement(scores, smallest=smallest, seed=seed),
         {method: tuple(names) for method, names in matches.missing.items() if names},
         [(method, job.session.name, path) for job in work for method, path in job.candidates.items()],
+        {job.session.name: job.mask for job in work if job.mask},
     )
 
 

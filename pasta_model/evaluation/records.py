@@ -12,10 +12,11 @@ from pasta_model.evaluation.columns import FAMILIES, METRICS
 from pasta_model.evaluation.comparison import EvaluationResult
 from pasta_model.evaluation.estimates import LEVEL, RESAMPLES
 from pasta_model.evaluation.tables import write_groups, write_regions, write_scores
+from pasta_model.evaluation.unseen import Measured
 from pasta_model.files import atomic_directory, refuse_unwritable, write_json
 
 SCORES, GROUPS, REGIONS, ABOUT = "scores.tsv", "groups.tsv", "regions.tsv", "evaluation.json"
-FILES = (SCORES, GROUPS, REGIONS, ABOUT, "overlaps.tsv", "report.html")
+FILES = (SCORES, GROUPS, REGIONS, ABOUT, "overlaps.tsv", "report.html", "MODEL_CARD.md")
 """All that an evaluation's folder may hold; a new evaluation replaces it."""
 
 
@@ -42,6 +43,7 @@ def write_evaluation(
     output: Path,
     result: EvaluationResult,
     *,
+    who: Measured,
     manifest: Path,
     folders: Mapping[str, Path],
     settings: Mapping[str, Any],
@@ -51,6 +53,8 @@ def write_evaluation(
 
     Parameters
     ----------
+    who
+        Who was measured.
     more
         Writes what else belongs there (`FILES`) into the folder that it is given.
 
@@ -63,12 +67,16 @@ def write_evaluation(
         write_scores(work / SCORES, result.scores)
         write_groups(work / GROUPS, result.groups)
         write_regions(work / REGIONS, result.regions)
-        write_json(work / ABOUT, _provenance(result, manifest, folders, settings))
+        write_json(work / ABOUT, _provenance(result, who, manifest, folders, settings))
         more(work)
 
 
 def _provenance(
-    result: EvaluationResult, manifest: Path, folders: Mapping[str, Path], settings: Mapping[str, Any]
+    result: EvaluationResult,
+    who: Measured,
+    manifest: Path,
+    folders: Mapping[str, Path],
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     return {
         "Description": "Synthetic FDG-PET beside real FDG-PET; research software, not a medical device",
@@ -76,7 +84,12 @@ def _provenance(
         "Intervals": f"{LEVEL:.0%}, percentiles of {RESAMPLES} resamples of persons",
         "Headline": [metric.name for metric in METRICS],
         "Families": dict(FAMILIES),
-        "Manifest": {"path": str(manifest.resolve()), "sha256": file_digest(manifest)},
+        "Manifest": _file(manifest),
+        "HeldOut": {
+            "basis": str(who.basis),
+            "splits": _file(who.splits) if who.splits else None,
+            "left_out": list(who.left_out),
+        },
         "Methods": {name: str(folder.resolve()) for name, folder in folders.items()},
         "LeftOut": {name: list(sessions) for name, sessions in result.missing.items()},
         "Inputs": [
@@ -85,3 +98,7 @@ def _provenance(
         ],
         "Versions": {name: version(name) for name in PACKAGES},
     }
+
+
+def _file(path: Path) -> dict[str, str]:
+    return {"path": str(path.resolve()), "sha256": file_digest(path)}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pasta_model.checkpoint import file_digest
-from pasta_model.data.manifest import Session, write_manifest
+from pasta_model.data.manifest import Session, write_manifest, write_splits
 from pasta_model.data.volume import read_volume, write_volume
 from pasta_model.evaluation.tables import read_scores
 from tests.support.commands import Outcome, everything
@@ -23,7 +23,9 @@ Pasta = Callable[..., Outcome]
 @pytest.fixture
 def manifest(tmp_path: Path, make_session: Callable[..., Session]) -> Path:
     sessions = [
-        make_session(f"sub-0{n}", site="AB"[n % 2], clinical={"age": 60.0 + 8 * n, "sex": n % 2})
+        make_session(
+            f"sub-0{n}", site="AB"[n % 2], split="test", clinical={"age": 60 + 8.0 * n, "sex": n % 2}
+        )
         for n in (1, 2, 3)
     ]
     for method, shift in (("theirs", 0.1), ("unet", 0.2)):
@@ -70,6 +72,7 @@ def test_several_methods_at_once(words: list[object], out: Path, tmp_path: Path,
     }
     assert about["Settings"] == {"mask": None, "partial": False, "seed": 0, "smallest": 0}
     assert about["Manifest"]["sha256"] == file_digest(tmp_path / "participants.tsv")
+    assert about["HeldOut"] == {"basis": "splits", "left_out": [], "splits": None}
     assert "numpy" in about["Versions"]
 
 
@@ -117,6 +120,45 @@ def test_missing_pets_are_left_out_where_asked(
     assert json.loads((out / "evaluation.json").read_text())["LeftOut"] == {"unet": ["sub-02_bl"]}
 
 
+def test_who_trained_is_not_measured(
+    words: list[object], tmp_path: Path, out: Path, manifest: Path, pasta: Pasta
+) -> None:
+    manifest.write_text(manifest.read_text().replace("\ttest", "\tn/a"))
+    table = tmp_path / "splits.tsv"
+    write_splits(table, {"sub-01": "test", "sub-02": "train", "sub-03": "test"})
+    (tmp_path / "unet" / "sub-02_bl.nii.gz").unlink()  # who trained needs no PET
+    said = pasta(*words, "--splits", table)
+    assert said.status == 0, said.err
+    assert {s.subject for s in read_scores(out / "scores.tsv")} == {"sub-01", "sub-03"}
+    assert "1 sessions of persons in train or valid were left out" in said.out
+    assert json.loads((out / "evaluation.json").read_text())["HeldOut"] == {
+        "basis": "splits",
+        "left_out": ["sub-02_bl"],
+        "splits": {"path": str(table), "sha256": file_digest(table)},
+    }
+
+
+def test_what_nothing_says_is_not_called_held_out(
+    words: list[object], out: Path, manifest: Path, pasta: Pasta
+) -> None:
+    manifest.write_text(manifest.read_text().replace("\ttest", "\tn/a"))
+    for more, basis, wanted in (
+        ([], "not checked", "Whether a method was trained on these subjects was not checked."),
+        (["--all-unseen"], "word of the user", "is the user's word (--all-unseen)."),
+    ):
+        said = pasta(*words, *more)
+        assert wanted in said.out
+        assert "eld out" not in said.out
+        assert json.loads((out / "evaluation.json").read_text())["HeldOut"]["basis"] == basis
+
+
+def test_nobody_held_out_is_one_message(
+    words: list[object], manifest: Path, pasta_refuses: Callable[..., str]
+) -> None:
+    manifest.write_text(manifest.read_text().replace("\ttest", "\ttrain"))
+    assert "all 3 sessions are of persons in train or valid" in pasta_refuses(*words)
+
+
 def test_a_table_for_an_output_is_refused_before_any_work(
     words: list[object], tmp_path: Path, pasta_refuses: Callable[..., str]
 ) -> None:
@@ -155,19 +197,30 @@ def test_a_folder_that_is_not_there_and_two_of_one_name(
     assert "two folders are called 'unet'" in pasta_refuses(*words, tmp_path / "unet")
 
 
-def test_constant_pets_are_scored_where_they_can_be(
-    words: list[object], tmp_path: Path, out: Path, pasta: Pasta
+def test_pets_of_one_value_or_of_another_scale_are_refused(
+    words: list[object], tmp_path: Path, pasta_refuses: Callable[..., str]
 ) -> None:
     for path in (tmp_path / "unet").iterdir():
         pet = read_volume(path)
-        write_volume(path, replace(pet, data=np.ones_like(pet.data)))
+        write_volume(path, replace(pet, data=np.full_like(pet.data, 1.2)))
+    said = pasta_refuses(*words)
+    assert "3 problem(s)" in said
+    assert said.count("the PET is constant in the brain") == 3
+    for path in (tmp_path / "theirs").iterdir():
+        pet = read_volume(path)
+        write_volume(path, replace(pet, data=pet.data / pet.data.max()))
+    assert "our own: no voxel of any PET is above 1" in pasta_refuses(*words)
+
+
+def test_what_cannot_be_computed_is_not_available(
+    words: list[object], tmp_path: Path, out: Path, pasta: Pasta
+) -> None:
+    for path in (tmp_path / "unet").iterdir():  # alike in everybody, and flat but for one place
+        pet = read_volume(path)
+        flat = np.ones_like(pet.data)
+        flat[30, 30, 30] = 1.5
+        write_volume(path, replace(pet, data=flat))
     assert pasta(*words).status == 0
-    scores = [s for s in read_scores(out / "scores.tsv") if s.method == "unet"]
-    assert {s.values["mae_published"] for s in scores} == {None}
-    assert {s.why["mae_published"] for s in scores} == {
-        "the synthetic PET is constant (1): it has no range to be scaled by"
-    }
-    assert all(s.values["mae"] is not None for s in scores)
     regions = {(r["method"], r["statistic"]): r for r in _rows(out / "regions.tsv")}
     assert regions["unet", "correlation"]["value"] == "n/a"
     assert regions["unet", "correlation"]["why"].startswith("no spread")

@@ -16,6 +16,7 @@ from pasta_model.diagnosis.files import write_predictions, write_rows
 from pasta_model.diagnosis.results import DiagnosisRow, Prediction
 from pasta_model.errors import Problems
 from pasta_model.evaluation.estimates import Estimate
+from pasta_model.metrics.similarity import brain_mask
 from pasta_model.norms.model import Norms
 from pasta_model.norms.people import people_of_sessions
 from pasta_model.norms.sums import NormSums
@@ -37,7 +38,7 @@ def norms(tmp_path: Path, make_session: Callable[..., Session]) -> Path:
 @pytest.fixture
 def words(tmp_path: Path, out: Path, make_session: Callable[..., Session]) -> list[object]:
     """Two people; `same` is the real PET, `low` has a hole that the real one has not."""
-    sessions = [make_session(f"sub-0{n}", clinical={"age": 66.0 + n}) for n in (1, 2)]
+    sessions = [make_session(f"sub-0{n}", split="test", clinical={"age": 66.0 + n}) for n in (1, 2)]
     for session in sessions:
         real = read_volume(session.pet)
         hole = real.data.copy()
@@ -78,6 +79,24 @@ def test_a_hole_is_invented_and_the_same_pet_invents_nothing(
     assert not (out / "report.html").exists()
 
 
+def test_one_brain_for_scores_and_z_maps(
+    tmp_path: Path, words: list[object], norms: Path, out: Path, pasta: Pasta
+) -> None:
+    words += ["--norms", norms, "--no-report"]
+    assert pasta(*words).status == 0
+    before = (out / "overlaps.tsv").read_text()
+    (tmp_path / "masks").mkdir()
+    for n in (1, 2):  # the same brains, but no MRI tells them any more
+        mri = tmp_path / "scans" / f"sub-0{n}_T1w.nii"
+        scan = read_volume(mri)
+        inside = brain_mask(scan.data).astype(np.float32)
+        write_volume(tmp_path / "masks" / f"sub-0{n}_bl.nii.gz", replace(scan, data=inside))
+        write_volume(mri, replace(scan, data=scan.data + np.float32(50)))
+    said = pasta(*words, "--mask", tmp_path / "masks")
+    assert (said.status, said.err) == (0, "")
+    assert (out / "overlaps.tsv").read_text() == before
+
+
 @pytest.mark.slow
 def test_the_report_has_all_that_was_given(
     words: list[object], norms: Path, out: Path, tmp_path: Path, pasta: Pasta
@@ -91,6 +110,8 @@ def test_the_report_has_all_that_was_given(
     said = pasta(*words, "--norms", norms, "--diagnosis", tmp_path / "readers", "--method", "low")
     assert (said.status, said.err) == (0, "")
     page = (out / "report.html").read_text(encoding="utf-8")
+    for word in ("Result on held-out subjects", "Held out by the splits of the manifest."):
+        assert word in page
     for word in ("Abnormality maps", "0.732", "norms of 12 cognitively normal persons", "low", "sub-01"):
         assert word in page
     assert "not a medical device" in page

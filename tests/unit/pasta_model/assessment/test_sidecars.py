@@ -3,8 +3,10 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pasta_model.assessment import page
@@ -14,13 +16,14 @@ from pasta_model.data.manifest import Session
 from pasta_model.data.volume import Volume, read_volume, write_volume
 from pasta_model.derivatives import spread_path, synthetic_path
 from pasta_model.evaluation.comparison import EvaluationResult, evaluate
+from pasta_model.evaluation.unseen import measured
 from pasta_model.report.html import blocks_of
 from pasta_model.report.page import Table, Viewer
 
 
 @pytest.fixture
 def sessions(make_session: Callable[..., Session]) -> list[Session]:
-    return [make_session(f"sub-0{n}", site="AB"[n > 3]) for n in range(1, 6)]
+    return [make_session(f"sub-0{n}", split="test", site="AB"[n > 3]) for n in range(1, 6)]
 
 
 @pytest.fixture
@@ -97,6 +100,24 @@ def test_pets_of_other_programs_have_nothing_beside_them(sessions: list[Session]
 
 
 @pytest.mark.slow
+def test_the_spread_is_measured_in_the_brain_of_the_scores(
+    tmp_path: Path, sessions: list[Session], folders: dict[str, Path]
+) -> None:
+    for session in sessions:  # half of the brain, where the spread is 50 times as large
+        path = synthetic_path(folders["ours"], session)
+        real, spread = read_volume(session.pet), read_volume(spread_path(path))
+        half = np.zeros_like(real.data)
+        half[: len(half) // 2] = real.data[: len(half) // 2] > 0
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        write_volume(tmp_path / "masks" / f"{session.name}.nii.gz", Volume(half, real.affine))
+        write_volume(spread_path(path), replace(spread, data=spread.data * (1 + 49 * half)))
+    result = evaluate(sessions, folders, mask=tmp_path / "masks")
+    told = beside_pets(result, sessions, folders)
+    assert all(row.coverage.value == pytest.approx(1.0) for row in told.coverage), "all of this half"
+    whole = beside_pets(replace(result, masks={}), sessions, folders)
+    assert not all(row.coverage.value == pytest.approx(1.0) for row in whole.coverage)
+
+
 def test_the_page_has_the_layer_and_the_tables(
     result: EvaluationResult,
     sessions: list[Session],
@@ -106,8 +127,9 @@ def test_the_page_has_the_layer_and_the_tables(
     monkeypatch.setattr(page, "CASES", 1)
     told = beside_pets(result, sessions, folders, smallest=3)
     made = assessment_page(
-        Assessed(result, sessions, "ours", told=told, smallest=3), command="", seed=0, digests={}, settings={}
-    )
+        Assessed(result, measured(sessions), "ours", told=told, smallest=3),
+        command="", seed=0, digests={}, settings={},
+    )  # fmt: skip
     (viewer,) = (block for block in blocks_of(made) if isinstance(block, Viewer))
     assert "uncertainty" in {layer.key for layer in viewer.layers}
     tables = {block.title: block for block in blocks_of(made) if isinstance(block, Table)}
