@@ -76,8 +76,8 @@ def _untold(sizes: Sizes, smallest: int) -> dict[str, dict[str, str]]:
         parts = {name: own[name] for name in DIAGNOSES if own[name]}
         if hidden[site]:  # as one part that is hidden, however large
             parts["splits"] = min(sum(own[split] for split in hidden[site]), smallest - 1)
-        why = suppressed(parts, smallest=smallest)
-        hidden[site] |= {name: why[name] for name in DIAGNOSES if name in why}
+        untold = suppressed(parts, smallest=smallest)
+        hidden[site] |= {name: untold[name] for name in DIAGNOSES if name in untold}
     return hidden
 
 

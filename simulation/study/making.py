@@ -84,8 +84,8 @@ def not_compared(study: Study) -> str:
     if not names:
         return ""
     return (
-        f"{', '.join(map(repr, names))}: from a model that was made elsewhere. Whether it was trained on people"
-        " who are measured here was not compared; if it was, the errors are too small."
+        f"{', '.join(map(repr, names))}: from a model that was made elsewhere. Whether it was trained on"
+        " people who are measured here was not compared; if it was, the errors are too small."
     )
 
 
