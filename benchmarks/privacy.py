@@ -6,9 +6,10 @@ python -m benchmarks.privacy outputs/privacy --table     # what there is so far
 python -m benchmarks.privacy outputs/privacy --tune      # learning rates, on a public site only
 
 Public twins teach a model; the hospitals' scanners are others. Every private method takes as many steps over
-as many slabs, and so does every ordinary one, which spends no epsilon. What is measured are whole synthetic
-volumes of held-out subjects: SUVR error, MetaROI error, and how well a classifier of dementia reads them that
-learnt on real PETs of the hospital's training subjects. `alone` is what a hospital has without a federation.
+as many slabs. Epsilon infinity is a private run in all but its noise; ordinary training has a schedule of its
+own, and clips nothing. What is measured are whole synthetic volumes of held-out subjects: SUVR error, MetaROI
+error, and how well a classifier of dementia reads them that learnt on real PETs of the hospital's training
+subjects. `alone` is what a hospital has without a federation.
 """
 
 import argparse
@@ -16,16 +17,32 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
 from benchmarks.hardware import describe
-from benchmarks.privacy_table import picture, table
+from benchmarks.privacy_methods import (
+    COMMON,
+    HOSPITALS,
+    METHODS,
+    PRE_TRAINING,
+    PUBLIC,
+    SAMPLING,
+    STRANGE,
+    TRIED,
+    UNTOUCHED,
+    WAYS,
+    Method,
+    public_model,
+)
+from benchmarks.privacy_table import ORDINARILY, picture, table
 from pasta_model.checkpoint import load_checkpoint, new_translator
 from pasta_model.config import Scalar, Settings, sampling_of, settings_from_flat
 from pasta_model.data.clinical import SCHEMES
@@ -38,6 +55,7 @@ from pasta_model.data.volume import read_volume
 from pasta_model.files import write_json
 from pasta_model.metrics.regions import metaroi_suvr
 from pasta_model.metrics.similarity import brain_mask, mae
+from pasta_model.privacy import mechanism
 from pasta_model.privacy.plan import plan_for
 from pasta_model.privacy.subjects import SlabSubjects
 from pasta_model.seeding import numpy_generator, torch_generator
@@ -47,125 +65,6 @@ from server.start import start_of
 from simulation.baselines import train_alone
 from simulation.direct import DirectPost
 from simulation.twins.cohort import CohortSettings, SiteSettings, build_cohort
-
-MIX = (0.4, 0.2, 0.4)
-PUBLIC = tuple(SiteSettings(name=f"public-{letter}", subjects=80, mix=MIX) for letter in "ab")
-# The third public site has a scanner unlike all others: where learning rates are chosen.
-STRANGE = (SiteSettings(name="strange", subjects=120, mix=MIX, contrast=1.3, pet_resolution=8.5),)
-HOSPITALS = (
-    SiteSettings(
-        name="alder", subjects=120, mix=MIX, vendor="Siemens", field="3 T", contrast=0.7, pet_resolution=4.0
-    ),
-    SiteSettings(
-        name="birch", subjects=120, mix=MIX, vendor="GE", field="1.5 T", contrast=1.0, pet_resolution=6.5
-    ),
-    SiteSettings(
-        name="cedar", subjects=120, mix=MIX, vendor="Philips", field="1.5 T", contrast=1.6, pet_resolution=10
-    ),
-)
-COMMON: dict[str, Scalar] = {
-    "network.shape": "width 32, groups 8, patch 4",
-    "data.clinical": "demographics",  # with the scores of tests, a classifier would read those
-    "loss.cycle": False,  # a quarter of the time; what is measured is MRI to PET
-    "training.dtype": "float32",
-    "training.threads": 1,
-    "federation.min-sites": 1,
-}
-PRE_TRAINING: dict[str, Scalar] = {
-    "federation.rounds": 10,
-    "training.local-steps": 60,
-    "training.batch-size": 8,
-}
-ORDINARY: dict[str, Scalar] = {
-    "federation.rounds": 12,
-    "training.local-steps": 10,
-    "training.batch-size": 4,
-    "training.warmup-steps": 10,
-}
-PRIVATE: dict[str, Scalar] = {
-    "federation.rounds": 4,
-    "training.local-steps": 4,
-    "training.warmup-steps": 2,
-    "privacy.unit": "subject",
-    "privacy.delta": 1e-3,
-    "privacy.subjects-per-step": 16,
-    "privacy.slabs-per-subject": 1,
-    "privacy.max-grad-norm": 0.01,
-}
-ADAPTERS: dict[str, Scalar] = {"exchange.trained": "norms, adapters", "network.adapter-rank": 4}
-WAYS: dict[str, dict[str, Scalar]] = {
-    "scratch": {},
-    "all": {},
-    "norms": {"exchange.trained": "norms"},
-    "norms, adapters": ADAPTERS,
-}
-RATES = {  # learning rates: private, ordinary; see `--tune`
-    "scratch": (3e-3, 3e-3),
-    "all": (1e-3, 1e-3),
-    "norms": (3e-2, 3e-2),
-    "norms, adapters": (1e-2, 1e-2),
-}
-TRIED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # private, ordinary
-    "all": ((3e-4, 1e-3, 3e-3), (1e-3,)),
-    "norms": ((3e-3, 1e-2, 3e-2), ()),
-    "norms, adapters": ((1e-3, 3e-3, 1e-2), ()),
-    "scratch": ((3e-3, 1e-2), ()),
-}
-SAMPLING: dict[str, Scalar] = {"steps": 2, "hop": 10, "antithetic": False}
-UNTOUCHED = "pre-trained, untouched"
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to train: what is trained, from where, at what epsilon (0: without privacy), together or not."""
-
-    way: str
-    epsilon: float = 0.0
-    slabs: int = 1
-    alone: bool = False
-
-    @property
-    def name(self) -> str:
-        """As in the table."""
-        way = "from scratch" if self.way == "scratch" else f"pre-trained, {self.way}"
-        several = f", {self.slabs} slabs a subject" if self.slabs > 1 else ""
-        if self.alone:
-            return f"alone, {way}"
-        return f"{way}, epsilon {self.epsilon:g}{several}" if self.epsilon else f"{way}, epsilon infinity"
-
-    def settings(self, folder: Path, seed: int) -> Settings:
-        """Return the settings of its run."""
-        output = folder / "runs" / f"{self.name}-{seed}".replace(" ", "-").replace(",", "")
-        own: dict[str, Scalar] = {"run.name": output.name, "run.output": str(output), "run.resume": True}
-        own |= {"run.seed": seed, "data.sites": str(folder / "sites"), "federation.min-sites": 3}
-        own |= {"training.learning-rate": RATES[self.way][0 if self.epsilon else 1]}
-        if self.way != "scratch":
-            own["run.initial"] = str(public_model(folder, seed))
-        if self.epsilon:
-            own |= PRIVATE | {"privacy.epsilon": self.epsilon, "privacy.slabs-per-subject": self.slabs}
-        else:
-            own |= ORDINARY
-        return settings_from_flat(COMMON | WAYS[self.way] | own)
-
-
-# The most telling first: what is cut off is the least.
-METHODS = (
-    *(Method(way, 3.0) for way in WAYS),
-    *(Method(way, alone=True) for way in ("scratch", "all")),
-    *(Method(way) for way in ("all", "norms")),
-    *(Method("norms", epsilon) for epsilon in (8.0, 1.0)),
-    Method("norms", 3.0, slabs=4),
-    Method("all", 8.0),
-    Method("scratch"),
-    Method("all", 1.0),
-    *(Method("norms, adapters", epsilon) for epsilon in (8.0, 1.0, 0.0)),
-    *(Method("scratch", epsilon) for epsilon in (8.0, 1.0)),
-)
-
-
-def public_model(folder: Path, seed: int) -> Path:
-    """Where the model of the public twins lies."""
-    return folder / "runs" / f"public-{seed}" / "last.safetensors"
 
 
 def prepare(folder: Path) -> None:
@@ -218,10 +117,17 @@ def run(folder: Path, method: Method, seed: int) -> None:
             train_alone(store, settings, output / site.name)
             rows += measure(output / site.name / "last.safetensors", [store])
     else:
-        _together(settings)
+        with no_noise() if method.noiseless else nullcontext():
+            _together(settings)
         rows += measure(output / "last.safetensors", [folder / "sites" / s.name for s in HOSPITALS])
-    _keep(result, method, rows, plan=_plan(folder, settings), seconds=time.monotonic() - start)
+    plan = {} if method.noiseless else _plan(folder, settings)
+    _keep(result, method, rows, plan=plan, seconds=time.monotonic() - start)
     shutil.rmtree(output)
+
+
+def no_noise() -> AbstractContextManager[object]:
+    """Let the mechanism add zeros, for twins; no setting does."""
+    return patch.object(mechanism, "secure_normals", np.zeros)
 
 
 def _together(settings: Settings) -> None:
@@ -338,8 +244,9 @@ def gradient_norms(folder: Path, seed: int) -> dict[str, list[float]]:
 def whole_table(folder: Path) -> str:
     """Return what there is, as Markdown, by what is trained and then by epsilon."""
 
-    def order(method: Method) -> tuple[bool, int, float, int]:
-        return not method.alone, list(WAYS).index(method.way), method.epsilon or np.inf, method.slabs
+    def order(method: Method) -> tuple[bool, int, bool, float, int]:
+        ordinary = method.epsilon == ORDINARILY
+        return not method.alone, list(WAYS).index(method.way), ordinary, method.epsilon, method.slabs
 
     return table(folder, [UNTOUCHED, *(m.name for m in sorted(METHODS, key=order))])
 
@@ -350,7 +257,7 @@ def draw(folder: Path) -> None:
     for method in METHODS:
         if not method.alone and method.slabs == 1:
             label = "from scratch" if method.way == "scratch" else f"pre-trained, {method.way}"
-            curves.setdefault(label, {})[method.epsilon or np.inf] = method.name
+            curves.setdefault(label, {})[method.epsilon] = method.name
     flats = {name: name for name in (UNTOUCHED, *(m.name for m in METHODS if m.alone))}
     picture(folder, curves, flats)
 

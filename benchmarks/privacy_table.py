@@ -21,7 +21,8 @@ from sklearn.preprocessing import StandardScaler
 Row = dict[str, Any]
 Floats = NDArray[np.float64]
 DRAWS = 1000
-PLACES = {1.0: 0, 3.0: 1, 8.0: 2, np.inf: 3}
+ORDINARILY = 0.0  # the epsilon of ordinary training: a schedule of its own, so no point of a curve
+PLACES = {1.0: 0, 3.0: 1, 8.0: 2, np.inf: 3, ORDINARILY: 4}
 HEAD = (
     "| method | sigma | MAE (SUVR) | worst site | to the first row | MetaROI error (SUVR) | worst"
     " | AD/CN accuracy | AUC |"
@@ -142,7 +143,7 @@ def picture(folder: Path, curves: Mapping[str, Mapping[float, str]], flats: Mapp
     Parameters
     ----------
     curves
-        Names of methods by epsilon (infinity: ordinary training), by what stands in the legend.
+        Names of methods by epsilon (see `PLACES`), by what stands in the legend.
     flats
         Names of methods that spend nothing, by what stands in the legend.
     """
@@ -153,21 +154,28 @@ def picture(folder: Path, curves: Mapping[str, Mapping[float, str]], flats: Mapp
     for shift, (label, by_epsilon) in enumerate(curves.items()):
         there = {e: results(folder, name) for e, name in by_epsilon.items()}
         kept = {e: summary(_pooled(found), real) for e, found in sorted(there.items()) if found}
-        at = [PLACES[e] + 0.08 * (shift - 1.5) for e in kept]
+        ordinary = {e: kept.pop(e) for e in (ORDINARILY,) if e in kept}
         for axis, i in zip(axes, (0, 1, 3), strict=True):
-            mean, low, high = (np.array([s[n][i] for s in kept.values()]) for n in ("mean", "low", "high"))
-            if at:
-                axis.errorbar(at, mean, (mean - low, high - mean), marker="o", capsize=2, label=label)
+            _points(axis, kept, i, shift=shift, marker="o", label=label)
+            _points(axis, ordinary, i, shift=shift, marker="x")
     for (label, name), style in zip(flats.items(), ("--", ":", "-."), strict=False):
         if found := results(folder, name):
             for axis, i in zip(axes, (0, 1, 3), strict=True):
                 axis.axhline(summary(_pooled(found), real)["mean"][i], color="black", ls=style, label=label)
     axes[2].axhline(summary(real["test"], real)["mean"][3], color="gray", label="the real PETs")
     for axis, title in zip(axes, titles, strict=True):
-        axis.set(title=title, xlabel="epsilon (delta 0.001, unit: subject)", xlim=(-0.4, 3.4))
-        axis.set_xticks(list(PLACES.values()), ["1", "3", "8", "infinity"])
+        axis.set(title=title, xlabel="epsilon (delta 0.001, unit: subject)", xlim=(-0.4, 4.4))
+        axis.set_xticks(list(PLACES.values()), ["1", "3", "8", "infinity", "ordinary"])
     figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(folder / "privacy.png", dpi=110)
+
+
+def _points(axis: Any, kept: Mapping[float, dict[str, Floats]], i: int, *, shift: int, **style: Any) -> None:
+    """Draw one number of one curve, beside those of the other curves."""
+    if kept:
+        at = [PLACES[e] + 0.08 * (shift - 1.5) for e in kept]
+        mean, low, high = (np.array([s[n][i] for s in kept.values()]) for n in ("mean", "low", "high"))
+        axis.errorbar(at, mean, (mean - low, high - mean), capsize=2, color=f"C{shift}", **style)
 
 
 def _pooled(found: Sequence[dict[str, Any]]) -> list[Row]:

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from torch import nn
 
 from benchmarks.plain import PLAIN_SETTINGS, plain_network
-from benchmarks.privacy import METHODS, Method
+from benchmarks.privacy import no_noise
+from benchmarks.privacy_methods import METHODS, NOISELESS, ORDINARILY, WAYS, Method
 from benchmarks.privacy_table import reading, summary
 from benchmarks.private_step import Steps
 from benchmarks.private_step import table as private_step_table
@@ -18,6 +20,7 @@ from benchmarks.training_step import table as step_table
 from pasta_model.checkpoint import new_network, new_translator
 from pasta_model.config import settings_from_flat
 from pasta_model.network.dual_arm import Direction
+from pasta_model.privacy.mechanism import Mechanism
 
 SHAPE = "slices 3, width 8, multipliers 1-2, blocks 1, attention 2, heads 2, groups 4"
 
@@ -87,8 +90,8 @@ def test_a_gpu_machine_trains_base(tmp_path) -> None:
     assert "--device" in stages(tmp_path, "cuda")["private_step"]
 
 
-def test_an_epsilon_of_infinity_is_ordinary_training(tmp_path) -> None:
-    private, ordinary = (Method("norms", e).settings(tmp_path, 0) for e in (3.0, 0.0))
+def test_ordinary_training_has_no_privacy(tmp_path) -> None:
+    private, ordinary = (Method("norms", e).settings(tmp_path, 0) for e in (3.0, ORDINARILY))
     assert (private.privacy.unit, private.privacy.epsilon) == ("subject", 3.0)
     assert ordinary.privacy.unit == "none"
     for settings in (private, ordinary):
@@ -96,6 +99,29 @@ def test_an_epsilon_of_infinity_is_ordinary_training(tmp_path) -> None:
         assert settings.run.initial.endswith("last.safetensors")
     assert Method("scratch", 3.0).settings(tmp_path, 0).run.initial == ""
     assert len({m.name for m in METHODS}) == len(METHODS)
+
+
+def test_an_epsilon_of_infinity_is_a_private_run_without_its_noise(tmp_path) -> None:
+    own = {"run.name", "run.output", "privacy.epsilon"}
+    for way in WAYS:
+        private, noiseless = (Method(way, e).settings(tmp_path, 0).flat() for e in (3.0, NOISELESS))
+        assert {name for name, value in private.items() if noiseless[name] != value} == own
+        assert Method(way, NOISELESS) in METHODS
+    assert Method("norms", NOISELESS).name == "pre-trained, norms, epsilon infinity"
+
+    def released() -> torch.Tensor:
+        weights = nn.Parameter(torch.zeros(1000))
+        optimizer = torch.optim.SGD([weights], lr=1.0)
+        made = Mechanism(optimizer, noise_multiplier=1.0, max_grad_norm=2.0, expected_subjects=4.0)
+        weights.grad = torch.arange(1000) / 1000
+        made.add()
+        made.step()
+        return -weights.detach()
+
+    clipped = torch.arange(1000) / (torch.arange(1000).float().norm()) * 2.0 / 4.0
+    with no_noise():
+        assert torch.allclose(released(), clipped, atol=1e-6)
+    assert (released() - clipped).std() > 0.4  # 2 / 4
 
 
 def subject(number: int, *, sick: bool, loss: float) -> dict:
