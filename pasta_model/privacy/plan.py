@@ -44,6 +44,26 @@ class Plan:
         return Release(self.noise_multiplier, self.sampling_rate, steps)
 
 
+@dataclass(frozen=True)
+class ErrorPlan:
+    """What the noised validation errors of a run cost those who validate, an account of its own.
+
+    Attributes
+    ----------
+    errors
+        How often one is told: with every update, and of the last model.
+    """
+
+    errors: int
+    noise_multiplier: float
+    epsilon: float
+    delta: float
+
+    def release(self, errors: int) -> Release:
+        """Return so many errors, as the accountants count them: all who validate are in each."""
+        return Release(self.noise_multiplier, 1.0, errors)
+
+
 def plan_for(settings: Settings, *, subjects: int) -> Plan:
     """Make the plan of a run at a site with so many training subjects.
 
@@ -64,6 +84,55 @@ def plan_for(settings: Settings, *, subjects: int) -> Plan:
     return Plan(subjects, rate, sigma, p.max_grad_norm, steps, cost, p.delta, p.accountant)
 
 
+def error_plan(settings: Settings, *, trains: bool = True) -> ErrorPlan | None:
+    """Make the plan of a run's noised errors at a site; None where none is told.
+
+    Parameters
+    ----------
+    trains
+        A site that is held out tells one error only, of the last model.
+
+    Raises
+    ------
+    PrivacyError
+        When they cost more than the run promises.
+    """
+    p, number = settings.privacy, settings.federation.rounds + 1 if trains else 1
+    if p.unit != "subject" or p.metrics != "noised":
+        return None
+
+    def cost(errors: int) -> float:
+        one = Release(p.metrics_noise_multiplier, 1.0, errors)
+        return epsilon([one], delta=p.delta, accountant=p.accountant)
+
+    made = ErrorPlan(number, p.metrics_noise_multiplier, cost(number), p.delta)
+    if made.epsilon > p.epsilon:
+        enough = calibrated(
+            epsilon=p.epsilon, delta=p.delta, sampling_rate=1.0, steps=number, accountant=p.accountant
+        )
+        fitting = largest(lambda n: cost(n) <= p.epsilon, number)
+        raise PrivacyError(
+            f"{number} noised validation error(s) at privacy.metrics-noise-multiplier"
+            f" {made.noise_multiplier:g} cost those who validate epsilon {made.epsilon:.2f}, wanted at most"
+            f" {p.epsilon:g}; that holds {fitting}. Set it to {enough:g} or more, lower federation.rounds, or"
+            " set privacy.metrics = 'withheld'"
+        )
+    return made
+
+
+def delta_problem(name: str, delta: float, *, subjects: int) -> str:
+    """Say why a delta promises nothing to so many; empty where it does promise something.
+
+    With so large a delta, a mechanism that publishes somebody's scans would keep to it.
+    """
+    if subjects < 1 or delta < 1 / subjects:
+        return ""
+    return (
+        f"{name} is {delta:g}, wanted less than 1 / subjects = {1 / subjects:.2g}: with more, publishing one"
+        f" of {subjects} scans would count as private"
+    )
+
+
 def refuse_impossible(settings: Settings, *, subjects: int) -> None:
     """Refuse what promises nothing, all problems at once.
 
@@ -81,11 +150,8 @@ def refuse_impossible(settings: Settings, *, subjects: int) -> None:
         problems.add(
             f"found {settings.total_steps:,} steps, wanted at most {MOST_STEPS:,}: lower federation.rounds"
         )
-    if subjects >= 1 and settings.privacy.delta >= 1 / subjects:
-        problems.add(
-            f"privacy.delta is {settings.privacy.delta:g}, wanted less than 1 / subjects ="
-            f" {1 / subjects:.2g}: with more, publishing one of {subjects} scans would count as private"
-        )
+    if problem := delta_problem("privacy.delta", settings.privacy.delta, subjects=subjects):
+        problems.add(problem)
     problems.raise_if_any(PrivacyError)
 
 

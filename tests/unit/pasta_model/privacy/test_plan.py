@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pasta_model.config import Settings
 from pasta_model.errors import PrivacyError
 from pasta_model.privacy.accounting import LEAST_NOISE, Release, epsilon
-from pasta_model.privacy.plan import Plan, largest, plan_for, refuse_impossible
+from pasta_model.privacy.plan import Plan, delta_problem, error_plan, largest, plan_for, refuse_impossible
 
 
 @pytest.fixture
@@ -124,6 +124,51 @@ class TestRefused:
     def test_an_epsilon_that_no_noise_reaches(self, private) -> None:
         said = self.said(private(privacy__epsilon=1e-6), 15)
         assert "no noise multiplier keeps 40 steps within epsilon 1e-06 at delta 0.001" in said
+
+
+class TestErrors:
+    """What noised validation errors cost those who validate."""
+
+    def test_one_with_every_update_and_one_of_the_last_model(self, private) -> None:
+        made = error_plan(private(privacy__metrics="noised"))
+        assert made is not None
+        assert (made.errors, made.noise_multiplier, made.delta) == (11, 10.0, 1e-3)
+        assert made.epsilon == epsilon([Release(10.0, 1.0, 11)], delta=1e-3)
+        alone = error_plan(private(privacy__metrics="noised"), trains=False)
+        assert alone is not None
+        assert alone.errors == 1
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"privacy__metrics": "withheld"}, {"privacy__unit": "none", "privacy__metrics": "noised"}],
+        ids=str,
+    )
+    def test_none_is_told(self, private, changes: dict[str, str]) -> None:
+        assert error_plan(private(**changes)) is None
+
+    def test_more_than_the_run_promises(self, private) -> None:
+        """The finding: one error of multiplier 0.5 costs 7.6, and the plan said 2.999."""
+        changed = {"privacy__metrics": "noised", "privacy__epsilon": 3.0, "privacy__delta": 1e-4}
+        with pytest.raises(PrivacyError) as caught:
+            error_plan(private(**changed, privacy__metrics_noise_multiplier=0.5))
+        said = str(caught.value)
+        assert "11 noised validation error(s)" in said
+        assert "that holds 0." in said
+        (enough,) = map(float, re.findall(r"Set it to ([\d.]+) or more", said))
+        made = error_plan(private(**changed, privacy__metrics_noise_multiplier=enough))
+        assert made is not None
+        assert made.epsilon <= 3.0
+        with pytest.raises(PrivacyError):
+            error_plan(private(**changed, privacy__metrics_noise_multiplier=0.98 * enough))
+
+
+def test_delta_by_name() -> None:
+    assert "max-delta is 0.5, wanted less than 1 / subjects = 0.01" in delta_problem(
+        "max-delta", 0.5, subjects=100
+    )
+    assert delta_problem("max-delta", 0.01, subjects=100)
+    assert not delta_problem("max-delta", 0.0099, subjects=100)
+    assert not delta_problem("max-delta", 0.5, subjects=0)
 
 
 @given(limit=st.integers(0, 70), most=st.integers(1, 60))
