@@ -29,9 +29,11 @@ from client.guard.inspection import (
     Here,
     Packed,
     check_reply,
+    is_quiet,
     look_at,
     new_reference,
     pack,
+    quiet_kind,
     read_reply,
     reference_in,
     refusal_of,
@@ -178,7 +180,7 @@ class Gate:
             raise
         except Exception as error:  # noqa: BLE001 - whatever goes wrong here, the reply stays here
             store.delete(metadata.message_id)
-            refusal = self._refusal(error)
+            refusal = self._refusal(error, quiet=is_quiet(request.kind, request.settings))
             self._note("refused", "out", request.message, bundle=request.bundle, **_why(error, refusal))
             return pack(Error(REFUSED, refusal.text), request.message, store)
 
@@ -247,7 +249,7 @@ class Gate:
 
     def _failed(self, request: Request, error: Error, store: ObjectStore) -> Packed:
         """Answer with an error of the site's code, without its text unless it is one of our refusals."""
-        leaving, ours = refusal_of(error)
+        leaving, ours = refusal_of(error, quiet=is_quiet(request.kind, request.settings))
         reference = reference_in(leaving)
         if not ours:
             logger.error("reference %s: the site's code failed: %s", reference, error.reason)
@@ -259,10 +261,11 @@ class Gate:
     def _here(self) -> Here:
         return look_at(SiteStore(self.kit.site.store), read_policy(self.kit.guard.policy))
 
-    def _refusal(self, error: Exception) -> Refusal:
+    def _refusal(self, error: Exception, *, quiet: bool = False) -> Refusal:
         """Name the kind of an error, and tell the site's log the rest."""
         known = isinstance(error, PastaError)
-        refusal = Refusal(type(error).__name__ if known else "GuardError", new_reference())
+        kind = type(error).__name__ if known else "GuardError"
+        refusal = Refusal(quiet_kind(kind) if quiet else kind, new_reference())
         logger.error("reference %s: %s", refusal.reference, error, exc_info=None if known else error)
         return refusal
 

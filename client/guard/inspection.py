@@ -29,8 +29,18 @@ from client.reference import contributors, refuse_few
 from client.wire import ARRAYS, REFUSED, VALUES, parcel_of, reply
 from pasta_model.config import Settings
 from pasta_model.data.store import SiteStore
-from pasta_model.errors import ExchangeError, PastaError
-from pasta_model.exchange.contents import JOIN, METRICS, REFERENCE, SITES, Parcel, Refusal, SiteReport
+from pasta_model.errors import BudgetError, ExchangeError, PastaError, PrivacyError, StaleWeightsError
+from pasta_model.exchange.contents import (
+    EVALUATE,
+    JOIN,
+    METRICS,
+    REFERENCE,
+    SITES,
+    TRAIN,
+    Parcel,
+    Refusal,
+    SiteReport,
+)
 from pasta_model.exchange.departure import check_departure
 from pasta_model.exchange.reference import ReferenceReport
 from pasta_model.federated_sections import Reference
@@ -50,6 +60,8 @@ FLOWER_ERRORS = {
     7: "BundleError",
     8: "AppCrashed",
 }
+ANY_KIND = "Error"  # of which nothing is told
+QUIET_KINDS = frozenset(kind.__name__ for kind in (BudgetError, PrivacyError, StaleWeightsError))
 _REFUSAL = re.compile(r"(\w+) \(reference ([0-9a-f]{8}) in the site's log\)")
 
 
@@ -153,14 +165,31 @@ def check_reply(kind: str, parcel: Parcel, settings: Settings, here: Here) -> De
     return Departure(replace(parcel, values=kept), withheld)
 
 
-def refusal_of(error: Error) -> tuple[Error, bool]:
-    """Return what leaves in place of an error, and whether its text was one of ours already."""
+def refusal_of(error: Error, *, quiet: bool = False) -> tuple[Error, bool]:
+    """Return what leaves in place of an error, and whether its text was one of ours already.
+
+    `quiet`: of its kind, only what depends on nobody's data (see `is_quiet`).
+    """
     found = _REFUSAL.fullmatch(error.reason or "")
-    if error.code == REFUSED and found and found[1] in _known_kinds():
+    ours = found if error.code == REFUSED and found and found[1] in _known_kinds() else None
+    if quiet:
+        kind = quiet_kind(ours[1]) if ours else ANY_KIND
+        return Error(REFUSED, Refusal(kind, ours[2] if ours else new_reference()).text), ours is not None
+    if ours:
         return error, True
     code = error.code if error.code in FLOWER_ERRORS else REFUSED
-    refusal = Refusal(FLOWER_ERRORS.get(error.code, "Error"), new_reference())
+    refusal = Refusal(FLOWER_ERRORS.get(error.code, ANY_KIND), new_reference())
     return Error(code, refusal.text), False
+
+
+def is_quiet(kind: str, settings: Settings) -> bool:
+    """Whether a question reads persons' data in a private run, where even the kind of an error could tell."""
+    return settings.privacy.unit == "subject" and kind in (TRAIN, EVALUATE)
+
+
+def quiet_kind(kind: str) -> str:
+    """Return the kind of an error that may leave where another could tell who was drawn."""
+    return kind if kind in QUIET_KINDS else ANY_KIND
 
 
 def new_reference() -> str:
