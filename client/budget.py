@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The account of a site's privacy: the ledger, read for a person."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from client.ledger import Ledger
 from client.memory import run_name
 from client.people import Names, default_ledger, names, open_ledger
 from client.policy import Policy, read_policy
-from client.private import TRAINING, Privacy
+from client.private import TRAINING, VALIDATION, Privacy, refuse_large_delta
 from client.spending import Limit, Spending
 from pasta_model.config import settings_from_toml
 from pasta_model.data.store import SiteStore
 from pasta_model.exchange.contents import TRAIN
 from pasta_model.federated_sections import PrivacySettings
-from pasta_model.privacy.accounting import Accountant, epsilon
-from pasta_model.privacy.plan import plan_for
+from pasta_model.privacy.accounting import Accountant, Release, epsilon
+from pasta_model.privacy.plan import ErrorPlan, Plan, error_plan, plan_for
 
 SPLITS = {"train": "those who train", "valid": "those who validate"}
 OTHERS = "those of earlier runs"
@@ -78,16 +78,27 @@ class Account:
     hash: str
     bare: int = 0
 
-    def left(self, group: str) -> float:
-        """Return what the policy still allows; several runs count by RDP (see `Ledger.careful`)."""
+    @property
+    def run(self) -> str:
+        """The only run in the ledger, which is judged by the tighter accountant; else empty."""
+        runs = {row.run for row in self.rows}
+        return runs.pop() if len(runs) == 1 else ""
+
+    def left(self, group: str, *, run: str = "") -> float:
+        """Return what the policy still allows a new run, or one that goes on: as it will be judged.
+
+        Beside another run, one counts by RDP (see `Ledger.careful`).
+        """
         prv, rdp = self.spent[group]
-        several = len({row.run for row in self.rows}) > 1
-        return max(0.0, (self.limit or 0.0) - (rdp if several else prv))
+        beside_others = any(row.run != run for row in self.rows)
+        return max(0.0, (self.limit or 0.0) - (rdp if beside_others else prv))
 
     def told(self) -> dict[str, Any]:
         """Return everything as plain values."""
-        left = {} if self.limit is None else {n: self.left(n) for n in self.spent}
-        return {**asdict(self), "unit": "subject", "left": left}
+        groups = () if self.limit is None else tuple(self.spent)
+        left = {name: self.left(name) for name in groups}
+        going_on = {self.run: {n: self.left(n, run=self.run) for n in groups}} if groups and self.run else {}
+        return {**asdict(self), "unit": "subject", "left": left, "left_to_run": going_on}
 
 
 def read_place(path: Path) -> Place:
@@ -111,8 +122,11 @@ def account_of(place: Place) -> Account:
     Raises
     ------
     PrivacyError
-        When it was changed, was taken away, or is about other people.
+        When it was changed, was taken away, or is about other people, or when the policy's delta is too large
+        for an epsilon to say anything.
     """
+    if place.policy is not None:
+        refuse_large_delta(place.store, {"max-delta in the site's policy": place.policy.max_delta})
     ledger = open_ledger(place.ledger, place.store)
     if place.log is not None:
         refuse_replaced(ledger, place.log)
@@ -154,17 +168,26 @@ def planned(place: Place, settings_file: Path) -> dict[str, Any]:
     if place.policy is not None:
         place.policy.refuse_run(settings, train_subjects=len(trained))
     plan = plan_for(settings, subjects=len(trained))
-    Privacy(place.store, settings, place.policy, place.ledger).refuse_unaffordable()
+    privacy = Privacy(place.store, settings, place.policy, place.ledger)
+    privacy.refuse_unaffordable()
     ledger, run = open_ledger(place.ledger, place.store), run_name(settings)
     delta = place.policy.max_delta if place.policy else plan.delta
     limit = Limit(0.0, delta, accountant=ledger.careful(run))
-    made = sum(s.release.steps for s in ledger.spendings if (s.run, s.mechanism) == (run, TRAINING))
-    rest = [plan.release(max(0, plan.steps - made))]
-    return {
-        **asdict(plan),
-        "rdp": epsilon([plan.release(plan.steps)], delta=plan.delta, accountant="rdp"),
-        "afterwards": ledger.spent(names(place.store, "train"), limit, more=rest),
-    }
+
+    def afterwards(split: str, release: Callable[[int], Release], number: int, mechanism: str) -> float:
+        rest = release(max(0, number - ledger.steps(run, mechanism)))
+        return ledger.spent(names(place.store, split), limit, more=[rest])
+
+    told: dict[str, Any] = {**asdict(plan), "rdp": _by_rdp(plan, plan.steps), "errors": None}
+    told["afterwards"] = afterwards("train", plan.release, plan.steps, TRAINING)
+    if privacy.tells_errors and (errors := error_plan(settings)):
+        after = afterwards("valid", errors.release, errors.errors, VALIDATION)
+        told["errors"] = {**asdict(errors), "rdp": _by_rdp(errors, errors.errors), "afterwards": after}
+    return told
+
+
+def _by_rdp(plan: Plan | ErrorPlan, steps: int) -> float:
+    return epsilon([plan.release(steps)], delta=plan.delta, accountant="rdp")
 
 
 def _is_bare(entry: Entry) -> bool:

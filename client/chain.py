@@ -75,6 +75,7 @@ class ChainedLog:
     error: type[PastaError] = PastaError
     unwritable = "nothing is done until it can"
     remedy = "keep it and its head aside to begin another"
+    without_head = "put it back, or keep the log aside to begin another"
 
     def __init__(self, path: Path, *, whose: str) -> None:
         self.path = path
@@ -190,8 +191,8 @@ class ChainedLog:
         except FileNotFoundError:
             if self.path.exists() and self.path.stat().st_size:
                 raise self.error(
-                    f"{self._head}: is missing, so nobody can say whether the log is whole; put it back, or"
-                    f" {self.remedy}"
+                    f"{self._head}: is missing, so nobody can say whether the log is whole;"
+                    f" {self.without_head}"
                 ) from None
             return Head(0, 0, self.first)
         except (ValueError, TypeError) as error:

@@ -47,8 +47,7 @@ class Ledger:
     site
         Whose it is.
     witness
-        A small file in the store that remembers the ledger's last line, so that a ledger which was taken
-        away, or replaced by an older copy, is noticed.
+        A small file in the store that remembers the last line: so one that was taken away is noticed.
     """
 
     def __init__(self, path: Path, *, site: str, witness: Path) -> None:
@@ -185,6 +184,10 @@ class Ledger:
         """Note that a reservation is used, whatever becomes of the answer; twice changes nothing."""
         if identity in self._open:
             self._append({"event": "released", "task": identity})
+
+    def steps(self, run: str, mechanism: str) -> int:
+        """Return how many steps of a mechanism a run has reserved."""
+        return sum(s.release.steps for s in self.spendings if (s.run, s.mechanism) == (run, mechanism))
 
     def has_line(self, number: int, digest: str) -> bool:
         """Whether the line of this number, counted from 1, has this hash."""

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a site asks its privacy ledger, before it trains and before it tells an error.
 
-Where `privacy.unit` is not `subject` all of it is let through and nothing is written.
+Where `privacy.unit` is not `subject` all of it is let through and nothing is written. Those who train and
+those who validate are different people, each with an account.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -20,11 +22,11 @@ from pasta_model.config import Settings
 from pasta_model.data.slabs import SlabLoader
 from pasta_model.data.store import SiteStore
 from pasta_model.diffusion.cycle import Translator
-from pasta_model.errors import BudgetError, PrivacyError
+from pasta_model.errors import BudgetError, PrivacyError, Problems
 from pasta_model.exchange.contents import TrainTask
 from pasta_model.privacy.accounting import Release
 from pasta_model.privacy.metrics import noised_validation_mae
-from pasta_model.privacy.plan import Plan, largest, plan_for
+from pasta_model.privacy.plan import Plan, delta_problem, error_plan, largest, plan_for
 from pasta_model.privacy.subjects import SlabSubjects
 from pasta_model.privacy.training import private_steps
 from pasta_model.seeding import numpy_generator, torch_generator
@@ -32,6 +34,7 @@ from pasta_model.training import Place, train_steps
 from pasta_model.validation import validation_mae
 
 TRAINING, VALIDATION = "training", "validation error"
+logger = logging.getLogger(__name__)
 
 
 class Privacy:
@@ -74,13 +77,19 @@ class Privacy:
         Raises
         ------
         PrivacyError
-            When it is impossible here, or its rounds cost more than is left.
+            When it is impossible here, or its rounds, or its errors, cost more than is left.
         """
-        if not self.on or self.store.site in self.settings.federation.held_out_sites:
+        trains = self.store.site not in self.settings.federation.held_out_sites
+        if not self.on or not (trains or self.tells_errors):
             return
+        self._refuse_large_delta()
         ledger = open_ledger(self.path, self.store)
-        if self.run not in ledger.plans:
-            self._refuse_too_much(ledger, plan_for(self.settings, subjects=len(self.store.persons("train"))))
+        if trains and self.run not in ledger.plans:
+            plan = plan_for(self.settings, subjects=len(self.store.persons("train")))
+            self._refuse_rounds(ledger, plan)
+        if self.tells_errors and (errors := error_plan(self.settings, trains=trains)):
+            left = max(0, errors.errors - ledger.steps(self.run, VALIDATION))
+            self._refuse_too_much(ledger, errors.release, left, "noised error", split="valid")
 
     @contextmanager
     def round(self, task: TrainTask) -> Iterator[Plan | None]:
@@ -96,6 +105,7 @@ class Privacy:
         if not self.on:
             yield None
             return
+        self._refuse_large_delta()
         with self._alone() as ledger:
             plan = self._planned(ledger)
             release = plan.release(self.settings.training.local_steps)
@@ -153,14 +163,16 @@ class Privacy:
         """Return the error of the received weights as it may leave, or None."""
         if self.metrics == "open":
             return validation_mae(translator, loader, settings=self.settings)
-        if self.metrics == "withheld" or not self._error_may_leave():
+        if not self.tells_errors:
             return None
+        self._refuse_large_delta()
         release = Release(self.settings.privacy.metrics_noise_multiplier, 1.0, 1)
         identity = self._identity(task, VALIDATION)
         with self._alone() as ledger:
             try:
                 self._reserve(ledger, identity, release, task, VALIDATION, split="valid")
-            except BudgetError:
+            except BudgetError as error:
+                logger.warning("round %d: no validation error leaves: %s", task.round, error)
                 return None
             ledger.note_released(identity)  # from here on it may be in an answer
         return noised_validation_mae(translator, loader, settings=self.settings)
@@ -180,12 +192,21 @@ class Privacy:
             finally:
                 self._held = None
 
-    def _error_may_leave(self) -> bool:
-        """Whether anybody validates, and the policy would not keep the error back: that would be a waste."""
+    @property
+    def tells_errors(self) -> bool:
+        """Whether noised errors leave: somebody validates, and the policy would not keep them back."""
         validating = len(self.store.persons("valid"))
-        return validating > 0 and (
-            self.policy is None or self.policy.may_leave("valid-mae", subjects=validating)
+        return (
+            self.metrics == "noised"
+            and validating > 0
+            and (self.policy is None or self.policy.may_leave("valid-mae", subjects=validating))
         )
+
+    def _refuse_large_delta(self) -> None:
+        deltas = {"privacy.delta": self.settings.privacy.delta}
+        if self.policy is not None:
+            deltas["max-delta in the site's policy"] = self.policy.max_delta
+        refuse_large_delta(self.store, deltas)
 
     def _planned(self, ledger: Ledger) -> Plan:
         """Return the plan that the ledger has of this run, or make it and write it down."""
@@ -193,7 +214,7 @@ class Privacy:
         known = ledger.plans.get(self.run)
         if known is None:
             plan = plan_for(self.settings, subjects=len(self.store.persons("train")))
-            self._refuse_too_much(ledger, plan)
+            self._refuse_rounds(ledger, plan)
             ledger.note_plan(self.run, trained, asdict(plan))
             return plan
         if known["cohort"] != ledger.cohort_of(trained):
@@ -203,23 +224,29 @@ class Privacy:
             )
         return Plan(**{field.name: known[field.name] for field in fields(Plan)})
 
-    def _refuse_too_much(self, ledger: Ledger, plan: Plan) -> None:
-        if self.policy is None:
+    def _refuse_rounds(self, ledger: Ledger, plan: Plan) -> None:
+        local, rounds = self.settings.training.local_steps, self.settings.federation.rounds
+        self._refuse_too_much(ledger, lambda n: plan.release(n * local), rounds, "round", split="train")
+
+    def _refuse_too_much(
+        self, ledger: Ledger, release: Callable[[int], Release], wanted: int, what: str, *, split: str
+    ) -> None:
+        """Refuse so many releases that the policy's budget of these people does not hold."""
+        if self.policy is None or not wanted:
             return
-        limit = self._lifetime(ledger, self.policy)
-        trained, local = names(self.store, "train"), self.settings.training.local_steps
+        limit, persons = self._lifetime(ledger, self.policy), names(self.store, split)
 
-        def cost(rounds: int) -> float:
-            more = [plan.release(rounds * local)] if rounds else []
-            return ledger.spent(trained, limit, more=more)
+        def cost(number: int) -> float:
+            return ledger.spent(persons, limit, more=[release(number)] if number else [])
 
-        rounds = self.settings.federation.rounds
-        if (whole := cost(rounds)) > limit.epsilon:
-            fitting = largest(lambda n: cost(n) <= limit.epsilon, rounds)
+        if (whole := cost(wanted)) > limit.epsilon:
+            fitting = largest(lambda n: cost(n) <= limit.epsilon, wanted)
+            whom = "" if split == "train" else " of those who validate"
             raise BudgetError(
-                f"site {self.store.site}: {rounds} rounds of this run would bring epsilon from {cost(0):.2f}"
-                f" to {whole:.2f}, the policy allows {limit.epsilon:g} over all runs (unit subject, delta"
-                f" {limit.delta:g}); {fitting} round(s) would fit. Nothing was spent"
+                f"site {self.store.site}: {wanted} {what}s of this run would bring epsilon{whom} from"
+                f" {cost(0):.2f} to {whole:.2f}, the policy allows {limit.epsilon:g} over all runs (unit"
+                f" subject, delta {limit.delta:g}); {fitting} {what}(s) would fit. Nothing was"
+                " spent"
             )
 
     def _reserve(
@@ -237,3 +264,20 @@ class Privacy:
 
     def _identity(self, task: TrainTask, mechanism: str = TRAINING) -> str:
         return f"{self.run}/{task.round}/{mechanism}/{task_key(task)[:16]}"
+
+
+def refuse_large_delta(store: SiteStore, deltas: Mapping[str, float]) -> None:
+    """Refuse deltas, by name, that would let one of a store's people be published.
+
+    Raises
+    ------
+    PrivacyError
+        With a line for each that is 1 / subjects or more, of those who train or those who validate, whichever
+        are more.
+    """
+    most = max(len(store.persons(split)) for split in ("train", "valid"))
+    problems = Problems(f"site {store.site}: this is not private here, and nothing was spent")
+    for name, delta in deltas.items():
+        if problem := delta_problem(name, delta, subjects=most):
+            problems.add(problem)
+    problems.raise_if_any(PrivacyError)

@@ -48,6 +48,7 @@ class LedgerLog(ChainedLog):
     error = PrivacyError
     unwritable = "nothing is released until it can"
     remedy = "put it back from a copy: without it nobody can say what was spent. Nothing is released before"
+    without_head = remedy
 
     def verify(self) -> Chain:
         """Compare the whole file with its chain and head; where nothing was ever written, nothing is."""

@@ -39,20 +39,21 @@ def check_ledger(path: Path, store: Path, *, policy: Path, log: AuditLog) -> Ite
     except PastaError:  # a cross of their own
         yield tick(LEDGER, "not looked at before the scans and the policy can be read")
         return
-    ledger, trained = open_ledger(path, here), here.persons("train")
+    ledger = open_ledger(path, here)
     refuse_replaced(ledger, log)
-    if trained and allowed.max_delta >= 1 / len(trained):
-        advice = f"set max-delta in {policy} below {1 / len(trained):.1g}"
-        found = f"max-delta {allowed.max_delta:g} is not below 1 / {len(trained)} subjects"
+    most = max(len(here.persons(split)) for split in ("train", "valid"))
+    if most and allowed.max_delta >= 1 / most:
+        advice = f"set max-delta in {policy} below {1 / most:.1g}"
+        found = f"max-delta {allowed.max_delta:g} is not below 1 / {most} subjects"
         yield cross(LEDGER, found, advice)
         return
     if ledger.is_new:
         yield tick(LEDGER, "empty so far: no private run was here")
         return
-    limit = Limit(allowed.max_epsilon, allowed.max_delta)
-    spent = ledger.spent(names(here, "train"), limit)
-    found = f"epsilon {spent:.2f} of {limit.epsilon:g} is spent, delta {limit.delta:g}, unit subject"
-    yield tick(LEDGER, found)
+    limit = Limit(allowed.max_epsilon, allowed.max_delta, accountant=ledger.careful(""))  # for a new run
+    spent = ledger.spent([*names(here, "train"), *names(here, "valid")], limit)
+    judged = f"as a new run is judged, delta {limit.delta:g}, unit subject"
+    yield tick(LEDGER, f"epsilon {spent:.2f} of {limit.epsilon:g} is spent, {judged}")
 
 
 def check_audit(log: Path, *, site: str, consortium: str) -> Iterator[Finding]:

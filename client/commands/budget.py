@@ -45,6 +45,13 @@ def budget(site: Site, *, settings: Run = None, as_json: AsJson = False) -> None
             f" {plan['max_grad_norm']:g}: epsilon {plan['epsilon']:.2f} at delta {plan['delta']:g} (RDP:"
             f" {plan['rdp']:.2f}); after it {plan['afterwards']:.2f} is spent in all. Nothing was spent now"
         )
+        if errors := plan["errors"]:
+            console.print(
+                f"those who validate: {errors['errors']} noised errors, noise multiplier"
+                f" {errors['noise_multiplier']:g}: epsilon {errors['epsilon']:.2f} at delta"
+                f" {errors['delta']:g} (RDP: {errors['rdp']:.2f}); after it {errors['afterwards']:.2f} is"
+                " spent of them in all"
+            )
 
 
 def _show(console: Any, account: Account) -> None:
@@ -74,8 +81,15 @@ def _show(console: Any, account: Account) -> None:
     for group, (prv, rdp) in account.spent.items():
         left = ""
         if account.limit is not None:
-            left = f", {account.left(group):.3f} of {account.limit:g} left"
-        console.print(f"{group}: epsilon {prv:.3f} spent{left} (RDP, looser: {rdp:.3f})", highlight=False)
+            left = f", {account.left(group):.3f} of {account.limit:g} left for a new run"
+            if run := account.run:
+                left += f", {account.left(group, run=run):.3f} for {run} where it goes on"
+        console.print(
+            f"{group}: epsilon {prv:.3f} spent{left} (RDP, looser, and what counts beside another run:"
+            f" {rdp:.3f})",
+            highlight=False,
+            markup=False,
+        )
     if account.bare:
         console.print(
             f"not covered: {account.bare} update(s) of runs without subject privacy left this site, too",

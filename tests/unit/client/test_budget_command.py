@@ -199,7 +199,8 @@ class TestAccount:
         assert (said.status, said.err) == (0, "")
         for wanted in (
             "site A: unit subject, 3 train; epsilon at delta 0.001",
-            f"those who train: epsilon {prv(STEP):.3f} spent, {LIMIT - prv(STEP):.3f} of 6 left",
+            f"those who train: epsilon {prv(STEP):.3f} spent, {LIMIT - rdp(STEP):.3f} of 6 left",
+            f" left for a new run, {LIMIT - prv(STEP):.3f} for first where it goes on (RDP",
             "chain of 4 lines holds; note this elsewhere: 4 ",
         ):
             assert wanted in said.out
@@ -223,8 +224,24 @@ class TestAccount:
         pay(kit.guard.ledger, store, people=["sub-gone", "sub-Aada"])
         found = told(kit.path)
         assert found["spent"]["those of earlier runs"][0] == pytest.approx(prv(STEP))
-        assert found["left"]["those of earlier runs"] == pytest.approx(LIMIT - prv(STEP))
+        assert found["left"]["those of earlier runs"] == pytest.approx(LIMIT - rdp(STEP))
         assert found["spent"]["those who validate"][0] == 0
+
+    def test_what_is_left_is_what_a_new_run_gets(self, kit: Kit, store: SiteStore, told) -> None:
+        """One run is in the ledger: it is judged by PRV, and the next one, beside it, by RDP."""
+        pay(kit.guard.ledger, store)
+        found = told(kit.path)
+        assert found["left"]["those who train"] == pytest.approx(LIMIT - rdp(STEP))
+        assert found["left_to_run"]["first"]["those who train"] == pytest.approx(LIMIT - prv(STEP))
+        pay(kit.guard.ledger, store, run="second")
+        found = told(kit.path)
+        assert found["left"]["those who train"] == pytest.approx(LIMIT - rdp(STEP, STEP))
+        assert found["left_to_run"] == {}
+
+    def test_delta_of_the_policy_that_promises_nothing(self, tmp_path: Path, store, refused) -> None:
+        loose = write_kit(tmp_path / "loose", store.path, max_delta=0.5, max_epsilon=LIMIT)
+        said = refused(loose.path)
+        assert "max-delta in the site's policy is 0.5, wanted less than 1 / subjects = 0.33" in said
 
     def test_more_spent_than_the_policy_now_allows(self, kit: Kit, store: SiteStore, told) -> None:
         pay(kit.guard.ledger, store, Release(1.0, 0.5, 400))
@@ -327,6 +344,23 @@ class TestPlan:
         assert "site A: 5 rounds of this run would bring epsilon from" in said
         assert "the policy allows 6 over all runs" in said
         assert re.search(r"[1-4] round\(s\) would fit\. Nothing was spent", said)
+
+    def test_errors_have_an_account_of_their_own(self, kit: Kit, store, told, plan, call, refused) -> None:
+        path = plan(metrics="noised", metrics_noise_multiplier=8.0)
+        assert told(kit.path, "--settings", plan())["plan"]["errors"] is None
+        found = told(kit.path, "--settings", plan(metrics="noised", metrics_noise_multiplier=8.0))["plan"]
+        whole = Release(8.0, 1.0, 6)
+        assert found["errors"]["errors"] == 6
+        assert found["errors"]["epsilon"] == found["errors"]["afterwards"] == pytest.approx(prv(whole))
+        assert "those who validate: 6 noised errors, noise multiplier 8: epsilon" in (
+            call(kit.path, "--settings", path).out
+        )
+        pay(kit.guard.ledger, store, ERROR, mechanism=VALIDATION)
+        found = told(kit.path, "--settings", path)["plan"]
+        assert found["errors"]["afterwards"] == pytest.approx(rdp(ERROR, whole))
+        assert found["afterwards"] == pytest.approx(found["rdp"], rel=0.5)
+        said = refused(kit.path, "--settings", plan(metrics="noised", metrics_noise_multiplier=0.5))
+        assert "6 noised validation error(s)" in said
 
     def test_settings_that_are_not_there(self, kit: Kit, refused, tmp_path: Path) -> None:
         assert "cannot be read" in refused(kit.path, "--settings", tmp_path / "nothing.toml")
