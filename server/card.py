@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pasta_model.config import Settings
 from pasta_model.report.card import ModelCard, told_sites, write_card
+from pasta_model.report.card_facts import FACTS, write_facts
 from pasta_model.report.privacy import Privacy
 from server.records import Progress
 
@@ -19,7 +20,7 @@ ONE_STEP = (
 )
 UNMEASURED = (
     "Nobody has measured here how pathology is kept, or for whom the model fails: a site with held-out pairs"
-    " does so with 'pasta evaluate'."
+    " completes this card with 'pasta evaluate --run'."
 )
 LIMITS = (ONE_STEP, UNMEASURED)
 SMALLEST = 5  # subjects of a site, below which the card does not tell how many
@@ -56,6 +57,7 @@ def write_model_card(
         seed=settings.run.seed,
     )
     write_card(folder / CARD, card)
+    write_facts(folder / FACTS, card)
 
 
 def _training(settings: Settings, progress: Progress) -> dict[str, str]:

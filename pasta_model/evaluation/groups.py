@@ -78,7 +78,7 @@ def suppressed(sizes: Mapping[str, int], *, smallest: int) -> dict[str, str]:
 
 def few(smallest: int) -> str:
     """Return why a group is not shown."""
-    return f"{FEW} {smallest} subjects: the site's policy"
+    return f"{FEW} {smallest} subjects, too few to tell"
 
 
 def told(subjects: int, hidden: str) -> str:

@@ -179,7 +179,7 @@ def _failures(card: ModelCard) -> list[Block]:
     worst = worst_cases(card.scores, card.method, people=card.people, smallest=card.smallest)
     if worst:
         blocks.append(Bullets(worst))
-    lost = losses(card.scores, card.groups, card.method, seed=card.seed)
+    lost = losses(card.scores, card.groups, card.method, seed=card.seed, smallest=card.smallest)
     others = {s.method for s in card.scores} - {card.method}
     if lost:
         blocks.append(Verdicts(lost))

@@ -65,6 +65,7 @@ def losses(
     *,
     metrics: Sequence[Metric] = METRICS,
     seed: int = 0,
+    smallest: int = 0,
 ) -> list[Statement]:
     """Say in which groups which other method is better, where the paired interval leaves out 0.
 
@@ -73,7 +74,7 @@ def losses(
     return [
         _loss(name, row)
         for name, own in _shown_groups(scores, groups)
-        for row in compare(own, method, metrics=metrics, seed=seed)
+        for row in compare(own, method, metrics=metrics, seed=seed, smallest=smallest)
         if row.mark == "no"
     ]
 

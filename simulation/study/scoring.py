@@ -21,7 +21,7 @@ from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.evaluation.tables import read_scores, write_scores
 from pasta_model.files import write_text
 
-FORMAT = 1  # of the tables; another one when a measure is computed in another way
+FORMAT = 2  # of the tables; another one when a measure is computed in another way
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def test_small_groups_are_hidden_in_the_tables_and_on_the_screen(
     counts = {row["group"]: row["subjects"] for row in _rows(out / "groups.tsv")}
     assert (counts["A"], counts["B"], counts["CN"]) == ("fewer than 3", "fewer than 3", "3")
     assert re.search(r"A\s+fewer than 3\s+our own", said.out)
-    assert "n/a, not available: fewer than 3 subjects: the site's policy" in said.out
+    assert "n/a, not available: fewer than 3 subjects, too few to tell" in said.out
     assert len(read_scores(out / "scores.tsv")) == 6
 
 

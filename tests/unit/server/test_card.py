@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pasta_model.config import Settings, settings_from_flat
 from pasta_model.data.clinical import Standardisation
+from pasta_model.report.card_facts import FACTS, read_facts
 from server.card import CARD, write_model_card
 from server.records import Progress, RoundRecord
 
@@ -43,6 +44,10 @@ def test_the_card_tells_what_the_coordinator_knows(tmp_path: Path) -> None:
     ):
         assert word in text, word
     assert "2 of 10 local steps" in text
+    facts = read_facts(tmp_path / FACTS)  # a site completes the card from these
+    assert (facts.name, facts.sites["alder"]) == ("PASTA, federated: north-sea", 41)
+    assert "4" not in str(facts.sites["birch"])
+    assert facts.privacy.epsilon == 3.0
     assert "each person at a site" in text
     assert "the most that a site was asked to spend" in text
     for site in ("birch", "cedar"):

@@ -86,7 +86,7 @@ def test_few_people_are_not_told_of(
 ) -> None:
     told = beside_pets(result, sessions, folders, smallest=6)
     assert (told.coverage, told.spread) == ((), ())
-    assert told.left_out == ("ours, uncertainty: fewer than 6 subjects: the site's policy.",)
+    assert told.left_out == ("ours, uncertainty: fewer than 6 subjects, too few to tell.",)
 
 
 def test_pets_of_other_programs_have_nothing_beside_them(sessions: list[Session], tmp_path: Path) -> None:

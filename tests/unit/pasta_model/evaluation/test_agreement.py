@@ -94,7 +94,7 @@ def test_a_perfect_method_has_limits_of_zero() -> None:
 def test_few_persons_are_not_shown() -> None:
     scores = _scores([1.0, 1.1, 1.2], [1.0, 1.2, 1.2], person="the same")
     row = _of(agreement(scores, smallest=2))
-    assert row.bias == row.upper_limit == Estimate(None, why="fewer than 2 subjects: the site's policy")
+    assert row.bias == row.upper_limit == Estimate(None, why="fewer than 2 subjects, too few to tell")
 
 
 def test_a_region_that_was_not_measurable_says_why() -> None:

@@ -119,7 +119,7 @@ def test_small_groups_are_not_told_by_what_a_method_lacks(
     assert "the methods lack different sessions" in said
     alone = {"first": folders["first"]}
     rows = evaluate(sessions, alone, partial=True, smallest=2).groups
-    assert {row.values["mae"].why for row in rows} == {"fewer than 2 subjects: the site's policy"}
+    assert {row.values["mae"].why for row in rows} == {"fewer than 2 subjects, too few to tell"}
 
 
 def test_every_unusable_pair_is_told_at_once(

@@ -53,13 +53,13 @@ def test_persons_count_once() -> None:
 
 def test_small_groups_are_hidden() -> None:
     hidden = suppressed({"A": 3, "B": 4, "C": 9}, smallest=5)
-    assert hidden == dict.fromkeys("AB", "fewer than 5 subjects: the site's policy")
+    assert hidden == dict.fromkeys("AB", "fewer than 5 subjects, too few to tell")
 
 
 def test_a_lone_small_group_takes_the_next_smallest_along() -> None:
     hidden = suppressed({"A": 3, "B": 20, "C": 9}, smallest=5)
     assert list(hidden) == ["A", "C"]
-    assert hidden["C"] == "would tell by difference of a group with fewer than 5 subjects: the site's policy"
+    assert hidden["C"] == "would tell by difference of a group with fewer than 5 subjects, too few to tell"
 
 
 def test_small_groups_that_are_small_together_too() -> None:

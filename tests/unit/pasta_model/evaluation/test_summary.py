@@ -21,7 +21,7 @@ def _row(subject: str, site: str, mae: float, *, method: str = "federated"):
 
 # Two subjects at A, one at B: means by subject and by site differ.
 SCORES = [_row("s1", "A", 0.1), _row("s2", "A", 0.2), _row("s3", "B", 0.6)]
-POLICY = "fewer than 3 subjects: the site's policy"
+POLICY = "fewer than 3 subjects, too few to tell"
 
 
 def _by_group(rows) -> dict[str, object]:
@@ -145,7 +145,7 @@ class TestSmallest:
         ]
         rows = _by_group(summarise(scores, smallest=5))
         assert {name: rows[name].hidden for name in "ABC"} == {"A": "", "B": "", "C": ""}
-        assert rows["B"].values["psnr"] == Estimate(None, why="fewer than 5 subjects: the site's policy")
+        assert rows["B"].values["psnr"] == Estimate(None, why="fewer than 5 subjects, too few to tell")
         assert rows["C"].values["psnr"].why.startswith("would tell by difference")
         assert rows["A"].values["psnr"].value == pytest.approx(20.0)
         assert rows[ALL_SITES].values["psnr"].value == pytest.approx(20.0)
@@ -157,7 +157,7 @@ class TestSmallest:
         known = [a_score(f"k{n}") for n in range(2)]
         rows = _by_group(summarise([*scores, *known], smallest=5))
         assert {row.values["psnr"].value for row in rows.values()} == {None}
-        assert rows[ALL_SITES].values["psnr"].why == "fewer than 5 subjects: the site's policy"
+        assert rows[ALL_SITES].values["psnr"].why == "fewer than 5 subjects, too few to tell"
         assert rows[ALL_SITES].values["ssim"].value == pytest.approx(0.9)
         nobody = _by_group(summarise(scores, smallest=5))
         assert nobody[ALL_SITES].values["psnr"].why == "the volumes are equal"

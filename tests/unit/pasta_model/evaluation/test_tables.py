@@ -93,7 +93,7 @@ def test_groups_hold_values_intervals_and_reasons(tmp_path: Path) -> None:
     assert [float(whole[name]) for name in ("value", "low", "high")] == [found.value, found.low, found.high]
     hidden = [r for r in written if r["group"] == "B"]
     assert {r["value"] for r in hidden} == {"n/a"}
-    assert {r["why"] for r in hidden} == {"fewer than 2 subjects: the site's policy"}
+    assert {r["why"] for r in hidden} == {"fewer than 2 subjects, too few to tell"}
     assert {"nan", "inf"}.isdisjoint(cell for row in written for cell in row.values())
 
 

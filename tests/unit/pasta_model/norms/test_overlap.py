@@ -187,7 +187,7 @@ def groups_of(**sizes: int) -> list[SubjectOverlap]:
 def test_a_small_group_is_not_told_by_the_others() -> None:
     rows = {r.diagnosis: r for r in summarise_overlaps(groups_of(CN=6, MCI=9, Dementia=2), smallest=5)}
     assert {name for name, row in rows.items() if row.real_ml.value is None} == {"CN", "Dementia"}
-    assert rows["Dementia"].real_ml.why == "fewer than 5 subjects: the site's policy"
+    assert rows["Dementia"].real_ml.why == "fewer than 5 subjects, too few to tell"
     assert rows["CN"].real_ml.why.startswith("would tell by difference")
     assert rows["all"].real_ml.value is not None
     assert [rows[d].count for d in ("CN", "MCI", "Dementia", "all")] == [
@@ -210,7 +210,7 @@ def test_a_mean_over_too_few_people_is_hidden() -> None:
     healthy, _, everybody = summarise_overlaps(people(), smallest=2)
     assert (healthy.count, healthy.invented_ml.value) == ("2", pytest.approx(27 * 27 / 2000))
     assert healthy.dice.value is None  # defined for one of the two
-    assert healthy.dice.why == "fewer than 2 subjects: the site's policy"
+    assert healthy.dice.why == "fewer than 2 subjects, too few to tell"
     assert everybody.dice.value is not None
 
 

@@ -89,7 +89,7 @@ def test_few_persons_are_not_compared(scores: list[SubjectScore]) -> None:
     three = [s for s in scores if s.person in {"p0", "p1", "p2"}]
     for row in compare(three, "federated", smallest=5):
         assert (row.difference.value, row.mark) == (None, "open")
-        assert row.difference.why == "fewer than 5 subjects: the site's policy"
+        assert row.difference.why == "fewer than 5 subjects, too few to tell"
     assert all(row.difference.value is not None for row in compare(three, "federated", smallest=3))
 
 
@@ -102,7 +102,7 @@ def test_a_difference_does_not_tell_of_those_who_lack_it(scores: list[SubjectSco
         for s in scores
     ]
     row, *others = compare(some, "federated", others=["alone"], smallest=3)
-    assert row.difference.why == "would tell by difference of fewer than 3 subjects: the site's policy"
+    assert row.difference.why == "would tell by difference of fewer than 3 subjects, too few to tell"
     assert all(other.difference.value is not None for other in others)
     assert compare(some, "federated", others=["alone"], smallest=2)[0].difference.value is not None
 

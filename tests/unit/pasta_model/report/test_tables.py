@@ -181,7 +181,7 @@ def test_overlap_as_shares_and_as_volumes() -> None:
     assert [(column.heading, column.direction) for column in sizes.columns[-3:]] == [
         ("Kept (ml)", "higher"), ("Lost (ml)", "lower"), ("Invented (ml)", "lower")
     ]  # fmt: skip
-    hidden = replace(row, hidden="fewer than 5 subjects: the site's policy")
+    hidden = replace(row, hidden="fewer than 5 subjects, too few to tell")
     assert [row[2] for row in _texts(overlap_tables([hidden])[0])] == ["fewer than 5"]
 
 
