@@ -64,6 +64,8 @@ class Account:
         validate, and those of earlier runs who now do neither.
     limit
         The policy's, over all runs.
+    ledger
+        Its file: all kits and stores that name it share the account; those that name another have their own.
     bare
         Updates of runs without subject privacy that left; no epsilon covers them.
     """
@@ -76,6 +78,7 @@ class Account:
     spent: dict[str, tuple[float, float]]
     lines: int
     hash: str
+    ledger: str = ""
     bare: int = 0
 
     @property
@@ -151,6 +154,7 @@ def account_of(place: Place) -> Account:
         spent=spent,
         lines=chain.lines,
         hash=chain.hash,
+        ledger=str(place.ledger),
         bare=0 if place.log is None else sum(map(_is_bare, place.log.entries())),
     )
 

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A site's privacy ledger: what was spent of whom, across rounds, runs and restarts.
 
-A chained file beside the store, so that preparing the data anew forgets nothing. It knows persons by keyed
-hashes: what counts is what was released about a *person*, whatever the run, the split or the data's version
-was. A release is reserved before it is made, and noted when it is made and before it is kept; what was
-reserved and never noted, because a process was killed, may be used again for the very same task only.
-Where a later table links two names, what either took part in counts (see `client.register`).
+A chained file beside the store, so that preparing the data anew forgets nothing. Several stores and kits of
+one hospital may share it, under whatever site names. It knows persons by keyed hashes: what counts is what
+was released about a *person*, whatever the run, the split or the data's version was. A release is reserved
+before it is made, and noted when it is made and before it is kept; what was reserved and never noted,
+because a process was killed, may be used again for the very same task only. Where a later table links two
+names, what either took part in counts (see `client.register`).
 
 ======================  =================================================================
 line                    says
 ======================  =================================================================
-`opened`                site, key of the hashes
+`opened`                the site that opened it, key of the hashes
 `cohort`                the persons that later lines are about, each with all names
 `plan`                  what a run will do here, before it has done anything
 `reserved`              so many steps of a mechanism, in a run and round; epsilon with them
@@ -45,7 +46,7 @@ class Ledger:
     path
         The JSON lines, with a head beside them.
     site
-        Whose it is.
+        Who asks it; whoever does first opens it.
     witness
         A small file in the store that remembers the last line: so one that was taken away is noticed.
     """
@@ -54,7 +55,6 @@ class Ledger:
         self.path = path
         self.site = site
         self._witness = witness
-        self._log = LedgerLog(path, whose=f"privacy ledger\n{site}")
         self._register = Register()
         self.plans: dict[str, Entry] = {}
         self.spendings: list[Spending] = []
@@ -235,6 +235,7 @@ class Ledger:
         PrivacyError
             When the chain is broken, or the store remembers lines that are not there.
         """
+        self._log = LedgerLog(self.path, opener=self.site)
         seen = self._witnessed()  # before the ledger: another process may write a line in between
         self.chain = self._log.verify()
         # A line that a killed process has not ended is none, even where it can be read: it goes.
@@ -257,11 +258,6 @@ class Ledger:
             raise PrivacyError(f"{self._witness}: is damaged; {self._log.remedy}") from error
 
     def _refuse_changed(self, chain: Chain, entries: Sequence[Entry], seen: tuple[int, str] | None) -> None:
-        whose = next((str(entry.get("site")) for entry in self._log.entries()), self.site)
-        if not chain.holds and whose != self.site:
-            raise PrivacyError(
-                f"{self.path}: of site {whose!r}, the store is of {self.site!r}; put it back where it belongs"
-            )
         if not chain.holds:
             raise PrivacyError(f"{self.path}: line {chain.broken_line}: {chain.reason}; {self._log.remedy}")
         if seen is None:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a privacy ledger is made of: limits, lines, and the chained file."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from client.chain import Chain, ChainedLog, Entry
 from pasta_model.errors import PrivacyError
@@ -43,18 +45,37 @@ class Spending:
 
 
 class LedgerLog(ChainedLog):
-    """The file; a ledger that is lost is not begun anew."""
+    """The file; a ledger that is lost is not begun anew.
+
+    Parameters
+    ----------
+    opener
+        The site that opens it, where nobody has. Its chain begins with that name, whichever site reads on:
+        that it is the right one for a store is known by the store's witness, and by its people.
+    """
 
     error = PrivacyError
     unwritable = "nothing is released until it can"
     remedy = "put it back from a copy: without it nobody can say what was spent. Nothing is released before"
     without_head = remedy
 
+    def __init__(self, path: Path, *, opener: str) -> None:
+        super().__init__(path, whose=f"privacy ledger\n{_opener(path) or opener}")
+
     def verify(self) -> Chain:
         """Compare the whole file with its chain and head; where nothing was ever written, nothing is."""
         if not self.path.exists() and not self._head.exists():
             return Chain(0, self.first)
         return super().verify()
+
+
+def _opener(path: Path) -> str:
+    """Return the site that opened a ledger; empty where nobody has, or where its first line is damaged."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return str(json.loads(lines.readline())["site"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def spending_of(entry: Entry) -> Spending:

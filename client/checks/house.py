@@ -14,6 +14,7 @@ from client.spending import Limit
 from pasta_model.data.store import SiteStore
 from pasta_model.errors import PastaError
 
+SHARED = "any other kit of the same people must name this ledger, too ([guard] ledger)"
 POLICY, AUDIT, LEDGER, VERSIONS = "policy", "audit log", "privacy ledger", "versions"
 
 
@@ -48,12 +49,13 @@ def check_ledger(path: Path, store: Path, *, policy: Path, log: AuditLog) -> Ite
         yield cross(LEDGER, found, advice)
         return
     if ledger.is_new:
-        yield tick(LEDGER, "empty so far: no private run was here")
+        yield tick(LEDGER, "empty so far: no private run was here", f"{SHARED}: {path}")
         return
     limit = Limit(allowed.max_epsilon, allowed.max_delta, accountant=ledger.careful(""))  # for a new run
     spent = ledger.spent([*names(here, "train"), *names(here, "valid")], limit)
     judged = f"as a new run is judged, delta {limit.delta:g}, unit subject"
-    yield tick(LEDGER, f"epsilon {spent:.2f} of {limit.epsilon:g} is spent, {judged}")
+    found = f"epsilon {spent:.2f} of {limit.epsilon:g} is spent, {judged}"
+    yield tick(LEDGER, found, f"{SHARED}: {path}")
 
 
 def check_audit(log: Path, *, site: str, consortium: str) -> Iterator[Finding]:

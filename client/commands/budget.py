@@ -95,4 +95,8 @@ def _show(console: Any, account: Account) -> None:
             f"not covered: {account.bare} update(s) of runs without subject privacy left this site, too",
             highlight=False,
         )
+    typer.echo(
+        f"ledger {account.ledger}: kits and stores of the same people that do not name it ([guard] ledger)"
+        " spend on their own, unseen here"
+    )
     typer.echo(f"chain of {account.lines} lines holds; note this elsewhere: {account.lines} {account.hash}")

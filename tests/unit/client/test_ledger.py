@@ -447,10 +447,6 @@ class TestChanged:
         with pytest.raises(PrivacyError, match="taken away or replaced"):
             opened(tmp_path)
 
-    def test_ledger_of_another_site_is_noticed(self, folder: Path) -> None:
-        with pytest.raises(PrivacyError, match="of site 'alder', the store is of 'birch'"):
-            opened(folder, site="birch")
-
     def test_ledger_of_other_people_is_refused(self, folder: Path) -> None:
         with pytest.raises(PrivacyError, match=r"another data set.* 3 persons.* give this data set a ledger"):
             opened(folder, people=["sub-xi", "sub-yu"])

@@ -133,7 +133,7 @@ def test_ledger_of_format_1_counts_every_name_as_somebody_else(tmp_path: Path) -
     lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
     for path in (*tmp_path.glob("ledger.jsonl*"), tmp_path / "store/state/ledger.json"):
         path.unlink()
-    log = LedgerLog(tmp_path / "ledger.jsonl", whose="privacy ledger\nalder")
+    log = LedgerLog(tmp_path / "ledger.jsonl", opener="alder")
     for line in lines:
         if line["event"] == "cohort":
             line["persons"] = sorted(name for person in line["persons"] for name in person)
