@@ -18,6 +18,7 @@ from pasta_model.diagnosis.results import DiagnosisRow, Prediction
 from pasta_model.diagnosis.scores import auc_differences
 from pasta_model.errors import ConfigError
 from pasta_model.evaluation.comparison import EvaluationResult
+from pasta_model.evaluation.groups import few
 from pasta_model.evaluation.records import write_evaluation
 from pasta_model.evaluation.unseen import Basis, Measured
 from pasta_model.norms.model import Norms
@@ -81,6 +82,14 @@ class Extras:
         whose = Run.read(run) if run else None
         return cls(method or next(iter(methods)), norms, rows, predictions, whose)
 
+    def tells_of_few(self, smallest: int) -> bool:
+        """Whether the numbers of persons in the diagnosis table would tell of fewer than `smallest`."""
+        groups: dict[str, set[str]] = {}
+        for each in self.predictions:
+            groups.setdefault(each.diagnosis, set()).add(each.person)
+        sizes = [len(group) for group in groups.values()] + [row.subjects for row in self.diagnosis]
+        return any(size < smallest for size in sizes)
+
 
 def assess(
     output: Path,
@@ -133,17 +142,18 @@ def _page(
     settings: Mapping[str, Any],
 ) -> Page:
     smallest, seed = int(settings["smallest"]), int(settings["seed"])
+    few_read = extras.tells_of_few(smallest)
     about = Assessed(
         result,
         who,
         extras.method,
         norms=Norms.load(extras.norms) if extras.norms else None,
         overlap=summarise_overlaps(found.overlaps, smallest=smallest, seed=seed) if found else (),
-        diagnosis=extras.diagnosis,
-        auc_differences=auc_differences(extras.predictions, seed=seed),
+        diagnosis=() if few_read else extras.diagnosis,
+        auc_differences=() if few_read else auc_differences(extras.predictions, seed=seed),
         told=told,
         smallest=smallest,
-        left_out=_left_out(result, found),
+        left_out=[*_left_out(result, found), *[f"Diagnosis: {few(smallest)}."] * few_read],
         people=_of_people(who),
     )
     return assessment_page(

@@ -149,3 +149,15 @@ def test_predictions_are_read_where_they_lie_beside_the_table(tmp_path: Path) ->
     one = Prediction("CN / Dementia", "network", "MRI", "MRI", 0, "p", "bl", "A", "CN", (0.25, 0.75))
     write_predictions(tmp_path / "predictions.tsv", [one])
     assert Extras.read({"m": tmp_path}, **asked).predictions == [one]
+
+
+def test_readers_of_few_persons_are_not_told() -> None:
+    seen = [
+        Prediction("CN / Dementia", "network", "MRI", "MRI", 0, f"p{n}", "bl", "A", name, (0.25, 0.75))
+        for name, size in (("CN", 6), ("Dementia", 4))
+        for n in range(size)
+    ]
+    extras = Extras("m", None, [], seen)
+    assert not extras.tells_of_few(0)
+    assert not extras.tells_of_few(4)
+    assert extras.tells_of_few(5), "the whole less the six would tell the four"
