@@ -14,6 +14,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+SIGNS = {"yes": "✓", "no": "✗", "open": "~"}  # of a statement: it holds, it does not, they are not told apart
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")]
 
 
@@ -62,8 +63,8 @@ def demo(
     console.print(
         scores_table(rows, title=f"Held-out digital twins (not patients), seed {settings.run.seed}")
     )
-    for verdict in said:
-        console.print(f"{'✓' if verdict.beats else '✗'} {verdict}", markup=False, highlight=False)
+    for each in said:
+        console.print(f"{SIGNS[each.mark]} {each.text}", markup=False, highlight=False)
     minutes = (time.monotonic() - start) / 60
     console.print(f"\nreport: {output / 'report.html'}   ({minutes:.1f} minutes)", soft_wrap=True)
 

@@ -21,9 +21,10 @@ from pasta_model.report.cases import Case, Chosen, choose_cases
 from pasta_model.report.content import TWINS_NOTICE
 from pasta_model.report.evaluation_page import Evaluation, evaluation_page
 from pasta_model.report.html import write_page
+from pasta_model.report.page import Statement
+from pasta_model.report.paired import compare, statement
 from pasta_model.report.privacy import Privacy
 from pasta_model.report.provenance import Provenance
-from pasta_model.report.verdicts import Verdict, verdicts
 from pasta_model.sections import SamplingSettings, TrainingSettings
 from simulation.demo import FEDERATED, Demo
 
@@ -31,13 +32,13 @@ KINDS = ("site", "diagnosis", "sex", "age")
 CASES = 18  # of the chosen; the page holds as many as fit
 
 
-def write_demo_report(demo: Demo, scores: Sequence[SubjectScore]) -> tuple[list[GroupRow], list[Verdict]]:
+def write_demo_report(demo: Demo, scores: Sequence[SubjectScore]) -> tuple[list[GroupRow], list[Statement]]:
     """Write `report.html` and `MODEL_CARD.md` into the demo's folder.
 
     Returns
     -------
-    list of GroupRow, list of Verdict
-        The table by site, and what it says of the baselines.
+    list of GroupRow, list of Statement
+        The table by site, and what the paired differences say of the baselines: the report's own sentences.
     """
     rows = summarise(scores, by=KINDS)
     history = read_history(Path(demo.settings.run.output))
@@ -63,7 +64,7 @@ def write_demo_report(demo: Demo, scores: Sequence[SubjectScore]) -> tuple[list[
     write_page(demo.output / "report.html", evaluation_page(found))
     write_card(demo.output / "MODEL_CARD.md", card)
     by_site = [row for row in rows if row.kind in {"site", "all", "sites"}]
-    return by_site, verdicts(by_site)
+    return by_site, [statement(row) for row in compare(scores, FEDERATED, seed=demo.settings.run.seed)]
 
 
 def read_history(run: Path) -> list[Mapping[str, object]]:
