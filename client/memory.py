@@ -73,7 +73,9 @@ class Memory:
         told = _told(path)
         if told["task"] != task_key(task):
             return None
-        return Parcel(told["values"], load_arrays(path / "answer.safetensors"))
+        answer = Parcel(told["values"], load_arrays(path / "answer.safetensors"))
+        self._clear()  # a process that was killed once the round was kept may not have come to it
+        return answer
 
     @contextmanager
     def keep(self, task: TrainTask) -> Iterator[Path]:
@@ -85,13 +87,18 @@ class Memory:
                 remove_folder(later)  # of an earlier run, or of a server that went back
         with atomic_directory(self.folder / _name(task.round)) as work:
             yield work
-        for old in self._rounds()[:-KEPT_ROUNDS]:
-            remove_folder(old)
+        self._clear()
 
     def forget(self) -> None:
         """Begin afresh: a run starts again at round 0."""
         for path in self._rounds():
             remove_folder(path)
+
+    def _clear(self) -> None:
+        """Remove old rounds, and what a killed process left half written or half removed."""
+        for old in self._rounds()[:-KEPT_ROUNDS]:
+            remove_folder(old)
+        clear_partial(self.folder)
 
     def _rounds(self) -> list[Path]:
         return sorted(self.folder.glob("round-*"))

@@ -246,6 +246,15 @@ class TestKilled:
         site(settings).train(Leader(settings).task(0))
         assert not half.exists()
 
+    def test_what_a_process_left_that_was_killed_once_its_round_was_kept_goes(self, settings) -> None:
+        """No later round may come that would clear it: the last one is only answered again."""
+        leader = Leader(settings)
+        site(settings).train(leader.task(0))
+        half = site(settings).memory.folder / ".partial-abc"
+        half.mkdir()
+        site(settings).train(leader.task(0))
+        assert not half.exists()
+
     def test_damaged_answer_is_named(self, settings) -> None:
         leader = Leader(settings)
         site(settings).train(leader.task(0))
