@@ -62,7 +62,7 @@ def assessment_page(
 ) -> Page:
     """Return the page of an evaluation."""
     scores = found.result.scores
-    chosen = choose_cases(scores, found.method)
+    chosen = choose_cases(scores, found.method, smallest=found.smallest)
     sessions = {(s.site, s.subject, s.session): s for s in found.who.sessions}
     pets = pets_by_method(found.result, found.who.sessions)
     others = [name for name in pets if name != found.method]

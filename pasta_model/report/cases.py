@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pasta_model.data.volume import Volume
+from pasta_model.evaluation.groups import persons, suppressed
 from pasta_model.evaluation.scores import SubjectScore
 
 DIAGNOSES = ("CN", "MCI", "Dementia")
@@ -67,6 +68,7 @@ def choose_cases(
     label: str = "MAE",
     rules: Sequence[str] = RULES,
     groups: Sequence[Sequence[str]] = GROUPS,
+    smallest: int = 0,
 ) -> list[Chosen]:
     """Choose sessions of a method: for each rule, one of each group; each session once.
 
@@ -82,15 +84,18 @@ def choose_cases(
         Lower is better. Sessions where it is not available are never chosen.
     label
         Of the metric, in the rule's words.
+    smallest
+        Of fewer persons the rule's words do not say how many there are, nor what would tell it.
     """
     own = [s for s in scores if s.method == method and s.values.get(metric) is not None]
     chosen: dict[tuple[str, str, str], tuple[SubjectScore, list[str]]] = {}
     for names in groups:
+        members = {_words(names, v): [s for s in own if _of(s, names) == v] for v in _values(own, names)}
+        hidden = suppressed({who: persons(group) for who, group in members.items()}, smallest=smallest)
         for rule in rules:
-            for value in _values(own, names):
-                members = [s for s in own if _of(s, names) == value]
-                score = _pick(members, rule, metric)
-                words = f"{rule} {label} of {_words(names, value)} ({len(members)})"
+            for who, group in members.items():
+                score = _pick(group, rule, metric)
+                words = f"{rule} {label} of {who}" + ("" if who in hidden else f" ({len(group)})")
                 key = (score.site, score.subject, score.session)
                 chosen.setdefault(key, (score, []))[1].append(words)
     return [Chosen(score, tuple(said)) for score, said in chosen.values()]

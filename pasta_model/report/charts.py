@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pasta_model.evaluation.columns import METRICS, Metric
 from pasta_model.evaluation.estimates import Estimate
+from pasta_model.evaluation.groups import groups_of, persons, suppressed
 from pasta_model.evaluation.scores import SubjectScore
 from pasta_model.evaluation.summary import ALL_SITES, GroupRow
 from pasta_model.report.style import (
@@ -52,10 +53,15 @@ def curves(history: Sequence[Mapping[str, Any]]) -> bytes:
         return to_png(figure)
 
 
-def metaroi_scatter(scores: Sequence[SubjectScore], *, method: str) -> bytes:
-    """MetaROI SUVR of the real PET against the synthetic one: a point a session, by diagnosis."""
+def metaroi_scatter(scores: Sequence[SubjectScore], *, method: str, smallest: int = 0) -> bytes:
+    """MetaROI SUVR of the real PET against the synthetic one: a point a session, by diagnosis.
+
+    The legend does not tell numbers of fewer than `smallest` persons, nor what would tell them.
+    """
     names = ("metaroi_real", "metaroi_synthetic")
     chosen = [s for s in scores if s.method == method and None not in map(s.values.get, names)]
+    sizes = {name: persons(own) for name, own in groups_of(chosen, "diagnosis").items()}
+    hidden = suppressed(sizes, smallest=smallest)
     real, synthetic = (np.array([s.values[name] for s in chosen], dtype=np.float64) for name in names)
     with figure_style():
         figure = Figure(figsize=(5.9, 5.4), layout="constrained")
@@ -64,9 +70,10 @@ def metaroi_scatter(scores: Sequence[SubjectScore], *, method: str) -> bytes:
         for index, diagnosis in enumerate(_diagnoses(chosen)):
             shade, marker = DIAGNOSES.get(diagnosis, (colour(index + 2), "D"))
             here = np.array([s.diagnosis == diagnosis for s in chosen])
+            number = "" if diagnosis in hidden else f" (n = {here.sum()})"
             axes.scatter(
                 real[here], synthetic[here], s=42, color=shade, marker=marker, alpha=0.85,
-                edgecolors="white", linewidths=0.6, label=f"{diagnosis} (n = {here.sum()})",
+                edgecolors="white", linewidths=0.6, label=f"{diagnosis}{number}",
             )  # fmt: skip
         if chosen:
             _identity(axes, np.concatenate([real, synthetic]))

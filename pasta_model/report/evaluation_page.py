@@ -190,7 +190,7 @@ def _metaroi(found: Evaluation) -> list[Block]:
         caption = (
             "On the dashed line both PETs have the same MetaROI SUVR; below it the synthetic one is low."
         )
-        png = metaroi_scatter(found.scores, method=found.method)
+        png = metaroi_scatter(found.scores, method=found.method, smallest=found.smallest)
         blocks.append(Picture(png, alt, caption, "chart narrow"))
     if len({row.method for row in found.regions}) <= FEW:
         return [*blocks, region_table(found.regions)] if found.regions else blocks

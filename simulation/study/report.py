@@ -41,7 +41,7 @@ def write_study_report(study: Study, found: People, told: Measures) -> Path:
     jobs = [job for job in training if job.method.name == _maker(study, main)]
     history = history_of(jobs[0]) if jobs else []
     card = _card(study, found, told, history)
-    chosen = choose_cases(told.scores, main)
+    chosen = choose_cases(told.scores, main, smallest=study.settings.measure.smallest_group)
     page = evaluation_page(
         Evaluation(
             title=study.settings.name,

@@ -78,6 +78,21 @@ def test_groups_may_be_crossed() -> None:
     assert [case.rule for case in chosen] == ["worst MAE of site A, CN (1)", "worst MAE of site B, CN (2)"]
 
 
+def test_how_many_few_are_is_not_told() -> None:
+    scores = [
+        _score(f"{name}{n}", 0.1 * n, name)
+        for name, size in (("CN", 6), ("MCI", 5), ("Dementia", 4))
+        for n in range(1, size + 1)
+    ]
+    words = [word for one in choose_cases(scores, "federated", smallest=5) for word in one.rules]
+    assert {w for w in words if w.startswith("worst")} == {
+        "worst MAE of CN (6)",
+        "worst MAE of MCI",  # the whole less CN and MCI would tell the four
+        "worst MAE of Dementia",
+        "worst MAE of site A (15)",
+    }
+
+
 def test_nobody_gives_no_case() -> None:
     assert choose_cases([], "federated") == []
 

@@ -77,6 +77,12 @@ def test_curves_bear_missing_keys(history: list[dict[str, object]]) -> None:
     _pixels(curves(history))
 
 
+def test_scatter_does_not_tell_how_many_few_are() -> None:
+    told = metaroi_scatter(SCORES, method="federated")
+    assert metaroi_scatter(SCORES, method="federated", smallest=1) == told
+    assert metaroi_scatter(SCORES, method="federated", smallest=100) != told
+
+
 @pytest.mark.parametrize("count", range(5))
 def test_scatter_of_few_subjects(count: int) -> None:
     _pixels(metaroi_scatter(SCORES[:count], method="federated"))
