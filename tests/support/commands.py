@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
+import client.cli
 import pasta_model.cli
+import server.cli
+import simulation.cli
+
+MAINS = {
+    "pasta": pasta_model.cli.main,
+    "pasta-client": client.cli.main,
+    "pasta-server": server.cli.main,
+    "pasta-sim": simulation.cli.main,
+}
 
 
 @dataclass(frozen=True)
