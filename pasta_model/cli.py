@@ -76,7 +76,9 @@ def split(
 
     from pasta_model.data.manifest import read_manifest, read_splits, write_splits
     from pasta_model.data.splits import assign_splits
+    from pasta_model.files import refuse_input_as_output
 
+    refuse_input_as_output(output, manifests)
     sessions = [s for manifest in manifests for s in read_manifest(manifest)]
     kept = read_splits(given) if given else {}
     splits = assign_splits(sessions, valid=valid, test=test, seed=seed, given=kept)

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,18 @@ def refuse_unwritable(folder: Path) -> None:
         raise ConfigError(f"{folder}: {there} is a file, wanted a folder; choose another name")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"{folder}: {there} cannot be written; choose another folder")
+
+
+def refuse_input_as_output(output: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write over a file that is read.
+
+    Raises
+    ------
+    ConfigError
+        When the output is one of the inputs.
+    """
+    if output.exists() and any(given.exists() and given.samefile(output) for given in inputs):
+        raise ConfigError(f"{output}: is read here, and would be written over; choose another output")
 
 
 def refuse_irreplaceable(folder: Path) -> None:

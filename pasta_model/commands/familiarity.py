@@ -60,7 +60,9 @@ def check(
     from pasta_model.data.manifest import read_scans
     from pasta_model.familiarity.model import load_familiarity
     from pasta_model.familiarity.table import judge_sessions, write_verdicts
+    from pasta_model.files import refuse_input_as_output
 
+    refuse_input_as_output(output, [*scans, reference])
     known, console = load_familiarity(reference), Console(soft_wrap=True)
     sessions = read_scans(scans, [])
     with progress_bar(console, "familiarity") as progress:

@@ -47,11 +47,12 @@ def build(
     from pasta_model.data.splits import refuse_leakage
     from pasta_model.data.store import spacing_of
     from pasta_model.errors import ConfigError
-    from pasta_model.files import refuse_unwritable
+    from pasta_model.files import refuse_input_as_output, refuse_unwritable
     from pasta_model.norms.model import Norms, refuse_few
     from pasta_model.norms.people import choose_sessions, people_of_sessions
     from pasta_model.norms.sums import NormSums
 
+    refuse_input_as_output(output, manifests)
     refuse_unwritable(output.parent)
     sessions = [s for manifest in manifests for s in read_manifest(manifest)]
     refuse_leakage(sessions)
@@ -86,12 +87,13 @@ def z_map(
     from rich.console import Console
 
     from pasta_model.data.volume import read_volume, write_volume
-    from pasta_model.files import atomic_path, refuse_unwritable
+    from pasta_model.files import atomic_path, refuse_input_as_output, refuse_unwritable
     from pasta_model.metrics.similarity import brain_mask
     from pasta_model.norms.model import Norms
 
     _refuse_other_endings(output, surfaces)
     for target in (output, surfaces or output):
+        refuse_input_as_output(target, [pet, norms, *([mri] if mri else [])])
         refuse_unwritable(target.parent)
     brain = brain_mask(read_volume(mri).data) if mri else None
     known = Norms.load(norms)

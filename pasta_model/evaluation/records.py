@@ -13,7 +13,7 @@ from pasta_model.evaluation.comparison import EvaluationResult
 from pasta_model.evaluation.estimates import LEVEL, RESAMPLES
 from pasta_model.evaluation.tables import write_groups, write_regions, write_scores
 from pasta_model.evaluation.unseen import Measured
-from pasta_model.files import atomic_directory, refuse_unwritable, write_json
+from pasta_model.files import atomic_directory, refuse_irreplaceable, write_json
 
 SCORES, GROUPS, REGIONS, ABOUT = "scores.tsv", "groups.tsv", "regions.tsv", "evaluation.json"
 FILES = (SCORES, GROUPS, REGIONS, ABOUT, "overlaps.tsv", "report.html", "MODEL_CARD.md")
@@ -33,7 +33,7 @@ def refuse_other_folder(output: Path) -> None:
             f"{output}: is the name of a table, wanted a folder: an evaluation is four files, and {SCORES}"
             f" is one of them; write --output {output.with_suffix('')}"
         )
-    refuse_unwritable(output)
+    refuse_irreplaceable(output)
     strangers = sorted({p.name for p in output.iterdir()} - {*FILES}) if output.is_dir() else []
     if strangers:
         raise ConfigError(f"{output}: holds other files ({', '.join(strangers[:3])}); choose a new folder")

@@ -8,7 +8,13 @@ import pytest
 
 from pasta_model import files
 from pasta_model.errors import ConfigError
-from pasta_model.files import atomic_directory, atomic_path, write_json, write_text
+from pasta_model.files import (
+    atomic_directory,
+    atomic_path,
+    refuse_input_as_output,
+    write_json,
+    write_text,
+)
 
 
 class DiskFullError(Exception):
@@ -135,3 +141,11 @@ def test_only_what_is_half_written_is_cleared(tmp_path: Path) -> None:
     files.clear_partial(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "round-00001", "state.json"]
     files.clear_partial(tmp_path / "nowhere")
+
+
+def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "table.tsv").write_text("people")
+    (tmp_path / "link.tsv").symlink_to(tmp_path / "table.tsv")
+    with pytest.raises(ConfigError, match="would be written over"):
+        refuse_input_as_output(tmp_path / "link.tsv", [tmp_path / "other", tmp_path / "table.tsv"])
+    refuse_input_as_output(tmp_path / "new.tsv", [tmp_path / "table.tsv"])
